@@ -1,0 +1,56 @@
+# `make` alone prints the targets; each is described by its `##` comment.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MEMBERS := $(wildcard libs/*) $(wildcard services/*) deploy/local
+INSTALLED := .venv/.installed
+
+export UV_PYTHON_DOWNLOADS := never
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help install run demo check format test lock docs clean
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): requirements/dev.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Keelson needs Python 3.11 or later; name one by PYTHON=...")'
+	@echo "installing into .venv (a minute or two, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(MEMBERS))
+	@touch $@
+
+run: $(INSTALLED) ## start PostgreSQL and the three services; Ctrl-C stops them
+	@exec $(BIN)/python -m keelson.local run
+
+demo: $(INSTALLED) ## a small company's platform from nothing, against a running stack
+	@exec $(BIN)/python -m keelson.local demo
+
+check: $(INSTALLED) ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy libs services deploy/local tests
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## format, and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(INSTALLED) ## every test: unit, properties, architecture, integration, system
+	$(BIN)/pytest $(ARGS)
+
+lock: $(INSTALLED) ## renew the pinned versions in requirements/
+	$(BIN)/uv lock --upgrade
+	for image in command projector query cli; do \
+	  $(BIN)/uv export --quiet --frozen --no-dev --no-emit-workspace --no-header --package keelson-$$image -o requirements/$$image.txt || exit 1; \
+	done
+	$(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header -o requirements/dev.txt
+
+docs: $(INSTALLED) ## write docs/events.md and the JSON Schemas anew from the code
+	$(BIN)/python -m keelson.local docs
+
+clean: ## remove what was installed and built (data in .keelson stays)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

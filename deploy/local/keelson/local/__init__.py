@@ -1,0 +1,1 @@
+"""One machine: embedded PostgreSQL, the supervisor of make run, the demo."""

@@ -1,0 +1,1 @@
+"""Typed asynchronous client of the command and query APIs."""

@@ -1,0 +1,43 @@
+"""What an event is, and how it says which claims it changes."""
+
+from typing import ClassVar
+
+import msgspec
+
+from keelson.events.envelope import Ids
+
+
+class Take(msgspec.Struct, frozen=True):
+    """The event's aggregate takes `key` in `scope`; `amount` counts towards what the scope holds."""
+
+    scope: str
+    key: str
+    amount: int = 0
+
+
+class Release(msgspec.Struct, frozen=True):
+    """The event's aggregate lets go of every key that it holds in `scope`."""
+
+    scope: str
+
+
+ClaimChange = Take | Release
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all events: a frozen struct that declares its stable type name and its schema version.
+
+    Decoding tolerates unknown fields, so that a newer minor writer can run beside an older reader. Once released, a
+    version's fields never change; a new version is a new class, and the older one gets an `upcast`.
+    """
+
+    event_type: ClassVar[str]
+    event_version: ClassVar[int]
+
+    def upcast(self) -> "Event":
+        """Give this event as the next version; overridden by every version but the newest."""
+        raise NotImplementedError(f"{self.event_type} version {self.event_version} is the newest")
+
+    def claims_of(self, ids: Ids) -> tuple[ClaimChange, ...]:  # noqa: ARG002 - most events change no claims
+        """Give the claims that this event changes, in order: pure, used by the append and by a rebuild alike."""
+        return ()

@@ -1,0 +1,1 @@
+"""Projections: declared tables and pure functions from event to row changes."""

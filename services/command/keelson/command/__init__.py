@@ -1,0 +1,1 @@
+"""The command service: validates commands, appends events."""

@@ -1,0 +1,1 @@
+"""The projector service: maintains the views."""

@@ -1,0 +1,1 @@
+"""The query service: reads from views, audit from the log."""
