@@ -1,0 +1,145 @@
+"""Folding a page's changes per key, so that each row is written once however often the page changes it.
+
+The fold never sees the tables. A patch of a row that the page did not put waits as a patch, and its key is remembered
+with the position that needs it: the writer finds out whether there is such a row.
+"""
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import cast
+
+from keelson.events import Envelope, Event
+from keelson.views.changes import Change, Patch, Put, Replace
+from keelson.views.projection import HandlerError, MissingRowError, Projection
+from keelson.views.table import Key, Table, Value, canonical
+
+# A row as a list in the order of the table's columns.
+RowValues = list[Value]
+
+
+class PatchValues:
+    """What a page changes of a row that it did not put: the fields, and the envelope that moved it last."""
+
+    __slots__ = ("fields", "moved_by")
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Value] = {}
+        self.moved_by: Envelope
+
+
+class TableFold:
+    """What a page does to one table. A key is in at most one of `puts`, `patches` and `deletes`.
+
+    `prefixes` are cleared and `deletes` deleted before puts and patches are written. `needed` are the keys of which
+    there must be a row before the page, each with the position of the first event that needs it.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.puts: dict[Key, RowValues] = {}
+        self.patches: dict[Key, PatchValues] = {}
+        self.deletes: set[Key] = set()
+        self.prefixes: set[Key] = set()
+        self.needed: dict[Key, int] = {}
+        self._pick = cast("Callable[[dict[str, Value]], tuple[Value, ...]]", itemgetter(*table.fields))
+        self._key_at = tuple(table.index_of[name] for name in table.key)
+        self._json = frozenset(table.json_fields)
+        self._json_at = tuple(table.index_of[name] for name in table.json_fields)
+        self._settable = {name: table.index_of[name] for name in table.fields}
+        self._version_at = table.index_of["resource_version"]
+        self._position_at = table.index_of["position"]
+        self._updated_at = table.index_of["updated_at"]
+
+    def put(self, envelope: Envelope, fields: dict[str, Value]) -> Key:
+        """Fold a whole row, and give its key."""
+        row = self._row(envelope, fields)
+        key = cast("Key", tuple([row[index] for index in self._key_at]))
+        self.patches.pop(key, None)
+        self.deletes.discard(key)
+        self.puts[key] = row
+        return key
+
+    def patch(self, envelope: Envelope, key: Key, fields: dict[str, Value]) -> None:
+        """Fold a change of fields. Raises MissingRowError if the page itself took the row away."""
+        if not self._settable.keys() >= fields.keys():
+            raise HandlerError(f"{self.table.name} has no fields {sorted(fields.keys() - self._settable.keys())}")
+        if self._json and not self._json.isdisjoint(fields):
+            fields = {name: canonical(value) if name in self._json else value for name, value in fields.items()}
+        row = self.puts.get(key)
+        if row is None:
+            self._patch_unseen(envelope, key, fields)
+            return
+        for name, value in fields.items():
+            row[self._settable[name]] = value
+        row[self._version_at] = envelope.seq
+        row[self._position_at] = envelope.position
+        row[self._updated_at] = envelope.recorded_at
+
+    def delete(self, key: Key) -> None:
+        """Fold a deletion."""
+        self.puts.pop(key, None)
+        self.patches.pop(key, None)
+        self.deletes.add(key)
+
+    def replace(self, envelope: Envelope, prefix: Key, rows: tuple[dict[str, Value], ...]) -> None:
+        """Fold an exchange of all rows under a prefix of the key."""
+        size = len(prefix)
+        for key in [key for key in (*self.puts, *self.patches) if key[:size] == prefix]:
+            self.puts.pop(key, None)
+            self.patches.pop(key, None)
+        self.prefixes.add(prefix)
+        for fields in rows:
+            if self.put(envelope, fields)[:size] != prefix:
+                raise HandlerError(f"{envelope.type} replaces rows of {self.table.name} outside of the prefix")
+
+    def _row(self, envelope: Envelope, fields: dict[str, Value]) -> RowValues:
+        given = {**self.table.defaults, **fields} if self.table.defaults else fields
+        if len(given) != len(self._settable) or not given.keys() >= self._settable.keys():
+            raise HandlerError(f"{envelope.type} puts a row into {self.table.name} without exactly its fields")
+        row: RowValues = [
+            *self._pick(given),
+            envelope.seq,
+            envelope.position,
+            envelope.recorded_at,
+            envelope.recorded_at,
+        ]
+        for index in self._json_at:
+            row[index] = canonical(row[index])
+        return row
+
+    def _patch_unseen(self, envelope: Envelope, key: Key, fields: dict[str, Value]) -> None:
+        held = self.patches.get(key)
+        if held is None:
+            if key in self.deletes or self._is_replaced(key):
+                raise MissingRowError(self.table, key)
+            held = self.patches[key] = PatchValues()
+            self.needed.setdefault(key, envelope.position)
+        held.fields.update(fields)
+        held.moved_by = envelope
+
+    def _is_replaced(self, key: Key) -> bool:
+        return bool(self.prefixes) and any(key[:size] in self.prefixes for size in range(len(key) + 1))
+
+
+class Fold:
+    """What a page does to the tables of a projection."""
+
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+        self.tables = {table.name: TableFold(table) for table in projection.tables}
+
+    def add(self, envelope: Envelope, event: Event) -> None:
+        """Fold one event. Raises what its handler raises, HandlerError and MissingRowError; the fold is then void."""
+        for change in self.projection.changes(envelope, event):
+            self._add(envelope, change)
+
+    def _add(self, envelope: Envelope, change: Change) -> None:
+        table = self.tables[change.table.name]
+        if isinstance(change, Put):
+            table.put(envelope, change.fields)
+        elif isinstance(change, Patch):
+            table.patch(envelope, change.key, change.fields)
+        elif isinstance(change, Replace):
+            table.replace(envelope, change.prefix, change.rows)
+        else:
+            table.delete(change.key)

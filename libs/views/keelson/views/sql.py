@@ -1,0 +1,158 @@
+"""All SQL that is generated from declarations of tables, and nothing else; the one exception to SQL in files.
+
+Names come from declarations in this package alone, never from requests; values are always parameters. Statements on a
+page of rows take one array per column, so that a page costs one round trip per table, however many rows it has.
+"""
+
+from collections.abc import Sequence
+
+from keelson.views.table import STAMPS, Column, Table
+
+LIVE = "views"
+NEXT = "views_next"
+# What a patch stamps: everything but when the row was made.
+PATCH_STAMPS = tuple(name for name in STAMPS if name != "created_at")
+# An exclusive upper bound above every position.
+_BEYOND = 2**63 - 1
+
+
+def create_table(table: Table, schema: str) -> str:
+    """Create the table with its key. Ids and names are compared byte by byte."""
+    columns = ", ".join(_declare(column) for column in table.columns)
+    return f"CREATE TABLE {schema}.{table.name} ({columns}, PRIMARY KEY ({_list(table.key)}))"
+
+
+def create_indexes(table: Table, schema: str) -> list[str]:
+    """Create the other indexes, named by table and columns."""
+    return [
+        f"CREATE INDEX {table.name}_by_{'_'.join(index)} ON {schema}.{table.name} ({_list(index)})"
+        for index in table.indexes
+    ]
+
+
+def drop_table(table: Table, schema: str) -> str:
+    """Drop the table if it is there."""
+    return f"DROP TABLE IF EXISTS {schema}.{table.name}"
+
+
+def move_table(table: Table) -> str:
+    """Move a rebuilt table, with its indexes and rights, among the live ones. Locks: ACCESS EXCLUSIVE on it."""
+    return f"ALTER TABLE {NEXT}.{table.name} SET SCHEMA {LIVE}"
+
+
+def upsert(table: Table, schema: str = LIVE) -> str:
+    """Write whole rows. Parameters: an array per column, in the table's order; keys must be distinct."""
+    names = [column.name for column in table.columns]
+    sets = ", ".join(f"{name} = excluded.{name}" for name in names if name not in table.key)
+    return (
+        f"INSERT INTO {schema}.{table.name} ({_list(names)}) SELECT * FROM {_unnest(table, names, 'new')} "  # noqa: S608
+        f"ON CONFLICT ({_list(table.key)}) DO UPDATE SET {sets}"
+    )
+
+
+def patch(table: Table, fields: Sequence[str], schema: str = LIVE) -> str:
+    """Change fields of rows. Parameters: an array per key column, per field, and per stamp of PATCH_STAMPS.
+
+    The status says how many rows there were: fewer than keys means that one was missing.
+    """
+    names = (*fields, *PATCH_STAMPS)
+    return (
+        f"UPDATE {schema}.{table.name} AS old SET {', '.join(f'{name} = new.{name}' for name in names)} "  # noqa: S608
+        f"FROM {_unnest(table, (*table.key, *names), 'new')} WHERE {_matching(table.key, 'new')}"
+    )
+
+
+def delete(table: Table, key: Sequence[str], schema: str = LIVE) -> str:
+    """Delete rows by their key or the first columns of it. Parameters: an array per column of `key`."""
+    return (
+        f"DELETE FROM {schema}.{table.name} AS old USING {_unnest(table, key, 'gone')} WHERE {_matching(key, 'gone')}"  # noqa: S608
+    )
+
+
+def select_missing(table: Table, schema: str = LIVE) -> str:
+    """Give the keys of which there is no row. Parameters: an array per key column."""
+    return (
+        f"SELECT {_list(table.key)} FROM {_unnest(table, table.key, 'asked')} "  # noqa: S608
+        f"WHERE NOT EXISTS (SELECT FROM {schema}.{table.name} AS old WHERE {_matching(table.key, 'asked')})"
+    )
+
+
+def select_all(table: Table, schema: str = LIVE) -> str:
+    """Give all rows in the order of their keys: all columns, in the table's order."""
+    names = _list([column.name for column in table.columns])
+    return f"SELECT {names} FROM {schema}.{table.name} ORDER BY {_list(table.key)}"  # noqa: S608
+
+
+def touch(tables: Sequence[Table], schema: str = LIVE) -> str:
+    """Read no row of any of the tables: taking their locks is what it is for."""
+    return " UNION ALL ".join(f"(SELECT 1 FROM {schema}.{table.name} LIMIT 0)" for table in tables)  # noqa: S608
+
+
+def select_row(table: Table) -> str:
+    """Give one row and the checkpoint that it reflects, in one snapshot.
+
+    Parameters: $1 the projection, then the key's columns. Always exactly one row: `checkpoint` (null if the projection
+    never ran), `found`, and the table's columns (null if not found). One statement, because a rebuild swaps tables:
+    a transaction's second would find the new table empty, its rows being newer than the snapshot.
+    """
+    key = " AND ".join(f"t.{name} = ${index}::{_type(table, name)}" for index, name in enumerate(table.key, start=2))
+    return f"{_head(table)} LEFT JOIN {LIVE}.{table.name} AS t ON {key}"
+
+
+def select_page(table: Table, filters: Sequence[str], *, deleted: bool, newest_first: bool = False) -> str:
+    """Give a page of rows and the checkpoint that they reflect, in one snapshot.
+
+    Parameters: $1 the projection; $2 what to go on after, exclusively: a value of the key's last column ('' from the
+    start), or with `newest_first` a position (0 from the newest); $3 the limit; then a value per filter, equal to it.
+    The key's other columns must be among the filters. Always at least one row (`found` is false if it is no row of the
+    table). `deleted=False` leaves out rows that have a `deleted_at`.
+    """
+    *leading, last = table.key
+    if not set(leading) <= set(filters) or (newest_first and last != "position"):
+        raise ValueError(f"{table.name} cannot be paged by {filters}")
+    after = _newest_first() if newest_first else f"t.{last} > $2::{_type(table, last)}"
+    direction = "DESC" if newest_first else "ASC"
+    conditions = [after]
+    conditions += [f"t.{name} = ${index}::{_type(table, name)}" for index, name in enumerate(filters, start=4)]
+    if table.deletable and not deleted:
+        conditions.append("t.deleted_at IS NULL")
+    page = (
+        f"SELECT * FROM {LIVE}.{table.name} AS t WHERE {' AND '.join(conditions)} "  # noqa: S608
+        f"ORDER BY t.{last} {direction} LIMIT $3::bigint"
+    )
+    return f"{_head(table)} LEFT JOIN ({page}) AS t ON true ORDER BY t.{last} {direction}"
+
+
+def _newest_first() -> str:
+    return f"t.position < coalesce(nullif($2::bigint, 0), {_BEYOND})"
+
+
+def _head(table: Table) -> str:
+    columns = ", ".join(f"t.{column.name}" for column in table.columns)
+    return (
+        f"SELECT c.position AS checkpoint, t.{table.key[0]} IS NOT NULL AS found, {columns} "  # noqa: S608
+        "FROM (VALUES ($1::text)) AS asked (projection) "
+        "LEFT JOIN ops.checkpoints AS c ON c.projection = asked.projection"
+    )
+
+
+def _declare(column: Column) -> str:
+    collation = ' COLLATE "C"' if column.sql_type == "text" else ""
+    return f"{column.name} {column.sql_type}{collation}{'' if column.nullable else ' NOT NULL'}"
+
+
+def _unnest(table: Table, names: Sequence[str], alias: str) -> str:
+    arrays = ", ".join(f"${index}::{_type(table, name)}[]" for index, name in enumerate(names, start=1))
+    return f"unnest({arrays}) AS {alias} ({_list(names)})"
+
+
+def _matching(key: Sequence[str], alias: str) -> str:
+    return " AND ".join(f"old.{name} = {alias}.{name}" for name in key)
+
+
+def _type(table: Table, name: str) -> str:
+    return table.columns[table.index_of[name]].sql_type
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)
