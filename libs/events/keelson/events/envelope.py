@@ -27,10 +27,11 @@ class Ids(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node_id: str | None = None
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True):
     """One event as the log holds it; `payload` is the exact text that was encoded, `version` the one it was written in.
 
-    Fields stand in the order of `log.events`' columns.
+    What every event has comes first, then what it may have: readers select in this order and build by position, which
+    costs a sixth of building by name.
     """
 
     position: Position
@@ -38,22 +39,22 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     seq: Seq
     type: str
     version: int
+    actor_type: ActorType
+    actor_id: str
+    request_id: str
+    command_id: str
+    command_end: bool
+    recorded_at: datetime
+    payload: str
     org_id: str | None = None
     project_id: str | None = None
     app_id: str | None = None
     env_id: str | None = None
     node_id: str | None = None
-    actor_type: ActorType
-    actor_id: str
     reason: str | None = None
-    request_id: str
     correlation_id: str | None = None
     causation_id: Position | None = None
     traceparent: str | None = None
-    command_id: str
-    command_end: bool
-    recorded_at: datetime
-    payload: str
 
     @property
     def aggregate_type(self) -> str:

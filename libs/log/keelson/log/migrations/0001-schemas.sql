@@ -77,6 +77,7 @@ CREATE TABLE log.idempotency_keys (
     actor_id text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
+    command_id text COLLATE "C" NOT NULL,
     request_hash bytea NOT NULL,
     first_position bigint,
     position bigint NOT NULL,

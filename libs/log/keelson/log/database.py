@@ -1,0 +1,156 @@
+"""Connections to PostgreSQL: bounded in number and in every wait, and durable or refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+# A string, since asyncpg's classes are generic for the type checker only.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+CONNECT_TIMEOUT_S = 5.0
+
+# The server notices a peer that vanished within about half a minute, instead of after hours (F5, F28).
+_KEEPALIVE = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+
+# What means that the database cannot be reached or is too slow, as opposed to a defect of ours. TimeoutError is an
+# OSError; so is every refused or reset connection.
+UNAVAILABLE: tuple[type[BaseException], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.PostgresSystemError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class NotDurableError(Exception):
+    """The server may acknowledge what it can lose; no service works on it."""
+
+
+class Database(Protocol):
+    """What a single statement needs: a pool or a connection."""
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Run one statement and give its rows."""
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """Run one statement and give its first row, or None."""
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Run one statement and give the first column of its first row, or None."""
+
+
+async def connect(dsn: str, *, application_name: str, **settings: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open a connection of one's own, within CONNECT_TIMEOUT_S; `settings` are PostgreSQL's, for this session."""
+    return await asyncpg.connect(
+        dsn,
+        timeout=CONNECT_TIMEOUT_S,
+        server_settings={"application_name": application_name, **_KEEPALIVE, **settings},
+    )
+
+
+async def check_durable(db: Database) -> None:
+    """Raise NotDurableError if an acknowledged commit could be lost (DESIGN's fifth promise, F8)."""
+    for setting in ("fsync", "synchronous_commit"):
+        if await db.fetchval("SELECT current_setting($1)", setting) == "off":
+            raise NotDurableError(f"PostgreSQL runs with {setting} off; Keelson needs it on")
+
+
+async def _keep_session(_connection: object) -> None:
+    """Reset nothing: no statement of ours changes a session, and the reset query costs a round trip a release."""
+
+
+class Pool:
+    """A bounded pool. Waiting for a connection ends with TimeoutError; a closed connection is a ConnectionError."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float) -> None:
+        self._pool = pool
+        self._acquire_timeout_s = acquire_timeout_s
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """Borrow a connection; asyncpg's complaint of a lost one becomes what it is, a ConnectionError."""
+        try:
+            async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+                yield connection
+        except asyncpg.InterfaceError as error:
+            if isinstance(error, ValueError):  # wrong arguments: a defect of ours, not of the connection
+                raise
+            raise ConnectionError(str(error)) from error
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Run one statement and give its rows."""
+        async with self.acquire() as connection:
+            return await connection.fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """Run one statement and give its first row, or None."""
+        async with self.acquire() as connection:
+            return await connection.fetchrow(query, *args)
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Run one statement and give the first column of its first row, or None."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(query, *args)
+
+    @property
+    def size(self) -> int:
+        """How many connections are open."""
+        return self._pool.get_size()
+
+    @property
+    def idle(self) -> int:
+        """How many of them nobody uses."""
+        return self._pool.get_idle_size()
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Wait for borrowed connections to come back, at most so long, then cut them."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def open_pool(
+    dsn: str,
+    *,
+    max_size: int = 10,
+    acquire_timeout_s: float = 2.0,
+    statement_timeout_s: float = 5.0,
+    application_name: str,
+    **settings: str,
+) -> Pool:
+    """Make a pool that connects when it is first used, so that a service can start before its database (F8)."""
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=max_size,
+        reset=_keep_session,
+        timeout=CONNECT_TIMEOUT_S,
+        # The server's own bound comes first; this one is for a server that no longer answers.
+        command_timeout=statement_timeout_s + 1,
+        server_settings={
+            "application_name": application_name,
+            "statement_timeout": str(int(statement_timeout_s * 1000)),
+            "idle_in_transaction_session_timeout": "1000",
+            **_KEEPALIVE,
+            **settings,
+        },
+    )
+    return Pool(pool, acquire_timeout_s)

@@ -1,0 +1,90 @@
+"""A connection of one's own that listens, and is replaced when it dies, also when it dies silently (F19, F20)."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+import asyncpg
+import structlog
+
+from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.queries import load
+
+log = structlog.get_logger()
+
+_PROBE = load(__file__, "probe")
+
+Callback = Callable[[str], None]
+
+_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError)
+
+
+class Listener:
+    """Hears one channel and tells its subscribers.
+
+    A callback gets each notification's payload, and "" after every (re)connection, which means: look now, something
+    may have been missed. It must not block. Notifications are hints: whoever needs more polls as well.
+
+    asyncpg sets no TCP keep-alive, so that a black-holed connection looks open for ever: each `probe_interval_s` the
+    connection must answer within `probe_timeout_s`, or is terminated (closing it politely would hang too) and replaced,
+    after `reconnect_delay_s`.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        channel: str,
+        *,
+        application_name: str = "keelson-listener",
+        probe_interval_s: float = 5.0,
+        probe_timeout_s: float = 2.0,
+        reconnect_delay_s: float = 0.5,
+    ) -> None:
+        self._dsn = dsn
+        self._channel = channel
+        self._application_name = application_name
+        self._probe_interval_s = probe_interval_s
+        self._probe_timeout_s = probe_timeout_s
+        self._reconnect_delay_s = reconnect_delay_s
+        self._subscribers: list[Callback] = []
+        self.connected = False
+
+    def subscribe(self, callback: Callback) -> None:
+        """Tell this callback too, from now on."""
+        self._subscribers.append(callback)
+
+    async def run(self) -> None:
+        """Listen until cancelled, whatever happens to the connection."""
+        while True:
+            try:
+                await self._listen()
+            except _LOST as error:
+                log.warning("listener_lost", channel=self._channel, error=type(error).__name__)
+            await asyncio.sleep(self._reconnect_delay_s)
+
+    async def _listen(self) -> None:
+        """Listen on one connection until it fails; raises what it failed with."""
+        connection = await connect(self._dsn, application_name=self._application_name)
+        closed = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda _: closed.set())
+            async with asyncio.timeout(self._probe_timeout_s):
+                await connection.add_listener(self._channel, self._hear)
+            self.connected = True
+            # After LISTEN, and only then: what was appended before it would never be notified.
+            self._tell("")
+            while not closed.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._probe_interval_s):
+                        await closed.wait()
+                await connection.fetchval(_PROBE, timeout=self._probe_timeout_s)
+        finally:
+            self.connected = False
+            connection.terminate()
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._tell(str(payload))
+
+    def _tell(self, payload: str) -> None:
+        for callback in self._subscribers:
+            callback(payload)

@@ -1,0 +1,3 @@
+-- Asks for a sign of life.
+-- Locks: none.
+SELECT 1
