@@ -5,7 +5,7 @@ import inspect
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -20,9 +20,17 @@ def free_port() -> int:
         return port
 
 
+@overload
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], timeout_s: float = 10.0, *, interval_s: float = _POLL_INTERVAL_S
-) -> T:
+    condition: Callable[[], Awaitable[T]], timeout_s: float = 10.0, *, interval_s: float = _POLL_INTERVAL_S
+) -> T: ...
+@overload
+async def eventually(
+    condition: Callable[[], T], timeout_s: float = 10.0, *, interval_s: float = _POLL_INTERVAL_S
+) -> T: ...
+async def eventually(
+    condition: Callable[[], Any], timeout_s: float = 10.0, *, interval_s: float = _POLL_INTERVAL_S
+) -> Any:
     """Ask until the answer is truthy and return it; fail with the last answer after `timeout_s` seconds.
 
     A condition that raises AssertionError or an OSError (a service that is not up yet) is asked again as well; what
@@ -31,7 +39,7 @@ async def eventually(
     deadline = time.monotonic() + timeout_s
     while True:
         failure: Exception | None = None
-        answer: T | None = None
+        answer = None
         try:
             answered = condition()
             answer = await answered if inspect.isawaitable(answered) else answered

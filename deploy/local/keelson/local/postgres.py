@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from keelson.local.files import write_private
 from keelson.local.process import Identity, end_process
 
 SUPERUSER = "postgres"
@@ -182,7 +183,7 @@ class Postgres:
                 "--locale=C",
                 "--data-checksums",
             )
-            if process.wait(_INITDB_TIMEOUT_S) != 0:
+            if _wait_or_kill(process, _INITDB_TIMEOUT_S) != 0:
                 raise PostgresError(f"initdb failed:\n{self._log_end()}")
         finally:
             copy.unlink()
@@ -227,10 +228,9 @@ class Postgres:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, at no moment otherwise; what was there is replaced atomically."""
-    half = path.with_name(path.name + ".new")
-    half.unlink(missing_ok=True)
-    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    half.replace(path)
+def _wait_or_kill(process: subprocess.Popen[bytes], timeout_s: float) -> int:
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait(5.0)

@@ -4,6 +4,7 @@ A pid alone names nothing: the kernel gives it out again. A pid with the boot an
 started names one process for ever, so that what is signalled is what was meant.
 """
 
+import asyncio
 import os
 import signal
 import time
@@ -67,6 +68,22 @@ class Identity(msgspec.Struct, frozen=True):
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             return []
+
+
+async def wait_for_exit(pid: int) -> None:
+    """Wait until that process has ended, be it a child of ours or not; it may be a zombie then. Cancelling is safe."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 def end_process(identity: Identity, first: signal.Signals, *, grace_s: float) -> bool:
