@@ -1,0 +1,60 @@
+"""What the services answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from keelson.events.ids import Position
+
+
+class EventRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that a command appended."""
+
+    position: Position
+    type: str
+    version: int
+    aggregate_id: str
+    seq: int
+
+
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one command of a bundle came to."""
+
+    changed: bool
+    result: dict[str, Any]
+    events: tuple[EventRef, ...]
+
+
+class Answer(CommandResult, frozen=True, kw_only=True):
+    """What a command came to: durable when this is in hand, and in the views too where `projected`.
+
+    `position` is its last event's; of a command that changed nothing, the one that this was confirmed at.
+    """
+
+    position: Position
+    projected: bool
+    epoch: str | None = None
+
+
+class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle came to: all of its commands, or none."""
+
+    position: Position
+    changed: bool
+    projected: bool
+    results: tuple[CommandResult, ...]
+    epoch: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of the query service; `body` is None for 304. Headers are found whatever their case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def position(self) -> Position:
+        """The position that the body reflects; raises KeyError where the path reflects none."""
+        return Position(int(self.headers["Keelson-Position"]))

@@ -1,0 +1,26 @@
+"""Why a request came to nothing."""
+
+from typing import Any
+
+
+class ClientError(Exception):
+    """A request failed; the subclass says whether the service answered."""
+
+
+class ProblemError(ClientError):
+    """The service refused: `code` is from the closed list of the API, `body` the whole problem."""
+
+    def __init__(self, status: int, code: str, detail: str, body: dict[str, Any], retry_after_s: float | None) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.body = body
+        self.retry_after_s = retry_after_s
+
+
+class UnreachableError(ClientError):
+    """No answer, though it was asked for repeatedly; a command may or may not have taken effect.
+
+    Sending the same command under the same key finds out, and never does it twice.
+    """

@@ -1,0 +1,121 @@
+"""Requests over HTTP that are repeated, within bounds, while a service is away."""
+
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+import msgspec
+import stamina
+
+from keelson.client.answers import Response
+from keelson.client.errors import ClientError, ProblemError, UnreachableError
+
+# Nothing was done and nothing promised: the same request may be sent again.
+RETRYABLE = frozenset({429, 503})
+NO_ANSWER = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+
+
+class Request(NamedTuple):
+    """What to send; the same bytes at every attempt."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    params: dict[str, str] | None = None
+    body: bytes | None = None
+    wait_s: int = 0
+
+
+class Transport:
+    """Sends requests with a bearer token; use as an async context manager.
+
+    An attempt may take `timeout_s` beyond what its request asks the service to wait; attempts begin until
+    `retry_for_s` have passed.
+    """
+
+    def __init__(self, token: str, *, timeout_s: float, retry_for_s: float, connections: int) -> None:
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=self._connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, request: Request) -> Response:
+        """Send until answered; raises ProblemError for a refusal, UnreachableError when no attempt was answered."""
+        attempts = stamina.retry_context(
+            on=_backoff,
+            attempts=None,
+            timeout=self._retry_for_s,
+            wait_initial=0.05,
+            wait_max=2.0,
+            wait_jitter=0.1,
+        )
+        async for attempt in attempts:
+            with attempt:
+                return await self._send_once(request)
+        raise AssertionError("stamina raises the last error")
+
+    async def _send_once(self, request: Request) -> Response:
+        if self._session is None:
+            raise RuntimeError("use `async with`")
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s + request.wait_s)
+        try:
+            async with self._session.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                params=request.params,
+                data=request.body,
+                timeout=timeout,
+            ) as response:
+                return _read(response, await response.read())
+        except NO_ANSWER as error:
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(f"{request.method} {request.url}: {reason}") from error
+
+
+def _read(response: aiohttp.ClientResponse, content: bytes) -> Response:
+    if response.status >= 400:  # noqa: PLR2004 - from here on, problems
+        raise _problem(response, content)
+    body = msgspec.json.decode(content) if content else None
+    return Response(status=response.status, headers=response.headers, body=body)
+
+
+def _problem(response: aiohttp.ClientResponse, content: bytes) -> ProblemError:
+    """Read a problem; what is none (a proxy's page) is kept by its status alone."""
+    try:
+        body = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        body = {}
+    return ProblemError(
+        status=response.status,
+        code=str(body.get("code", "")),
+        detail=str(body.get("detail", response.reason)),
+        body=body,
+        retry_after_s=_read_retry_after(response.headers.get("Retry-After")),
+    )
+
+
+def _read_retry_after(header: str | None) -> float | None:
+    return float(header) if header is not None and header.isdecimal() else None
+
+
+def _backoff(error: Exception) -> bool | float:
+    """Say whether to try again: as the service asks where it says when, else as stamina spaces it."""
+    match error:
+        case ProblemError(status=status, retry_after_s=retry_after_s) if status in RETRYABLE:
+            return retry_after_s or True
+        case ClientError():
+            return isinstance(error, UnreachableError)
+    return False
