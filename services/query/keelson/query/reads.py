@@ -1,0 +1,91 @@
+"""Reading views: rows and pages with the checkpoint that they reflect, in one statement and so one snapshot (F3)."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from keelson.log.database import Database
+from keelson.service.problems import unavailable
+from keelson.views import Projection, Table
+from keelson.views.sql import select_page, select_row
+
+# A row as clients see it, ready to be encoded; columns of JSON are passed through as they are stored.
+Row = dict[str, Any]
+
+# Before its columns, each row of the statements has the checkpoint, and whether it is a row at all.
+_LEADING = 2
+
+_select_row = lru_cache(select_row)
+_select_page = lru_cache(select_page)
+
+
+class RowReading(msgspec.Struct, frozen=True):
+    """A row, or that there is none, as of the checkpoint."""
+
+    checkpoint: int
+    row: Row | None
+
+
+class PageReading(msgspec.Struct, frozen=True):
+    """Rows in order, as of the checkpoint; `more` says that others follow."""
+
+    checkpoint: int
+    rows: list[Row]
+    more: bool
+
+
+class View:
+    """One table of a projection, as it is read. `name` is also its collection's."""
+
+    def __init__(self, projection: Projection, table: Table) -> None:
+        self.name = table.name
+        self.projection = projection.name
+        self.table = table
+        self._columns = tuple(column.name for column in table.columns)
+
+    async def read_row(self, db: Database, *key: str) -> RowReading:
+        """Give the row of a key."""
+        record = await _fetch(db, _select_row(self.table), self.projection, *key)
+        return RowReading(_checkpoint(record[0]), self._row(record[0]) if record[0]["found"] else None)
+
+    async def read_page(
+        self,
+        db: Database,
+        filters: Mapping[str, Any],
+        *,
+        after: str | int,
+        limit: int,
+        deleted: bool = True,
+        newest_first: bool = False,
+    ) -> PageReading:
+        """Give the rows that equal all filters, after a value of the key's last column ('' or 0: from the start).
+
+        One more than `limit` is read, to know whether others follow.
+        """
+        statement = _select_page(self.table, tuple(filters), deleted=deleted, newest_first=newest_first)
+        records = await _fetch(db, statement, self.projection, after, limit + 1, *filters.values())
+        rows = [self._row(record) for record in records[:limit] if record["found"]]
+        return PageReading(_checkpoint(records[0]), rows, more=len(records) > limit)
+
+    def _row(self, record: Any) -> Row:
+        row = dict(zip(self._columns, tuple(record)[_LEADING:], strict=True))
+        for name in self.table.json_fields:
+            if row[name] is not None:
+                row[name] = msgspec.Raw(row[name].encode())
+        return row
+
+
+async def _fetch(db: Database, statement: str, *args: Any) -> list[Any]:
+    """Run the statement; a view that is not there, or is another version's, is a matter of time: 503."""
+    try:
+        return await db.fetch(statement, *args)
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        raise unavailable("The view behind this path has not been built yet, or not in this version") from None
+
+
+def _checkpoint(record: Any) -> int:
+    """Give the checkpoint; a projection that never ran reflects nothing."""
+    return record["checkpoint"] or 0
