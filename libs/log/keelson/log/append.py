@@ -1,0 +1,211 @@
+"""Group commit: one append group in flight per process, the next one fills meanwhile (ADR 0002)."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import structlog
+
+from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.decision import Decision, Moved, Outcome
+from keelson.log.group import Group, arguments, outcomes
+from keelson.log.queries import load
+from keelson.log.read import read_head
+
+log = structlog.get_logger()
+
+_APPEND = load(__file__, "append")
+_LIMIT_TRANSACTION = load(__file__, "limit_transaction")
+
+EPOCH_CHANGED = "KE001"
+_TRANSACTION_TIMEOUT_SINCE = 17
+
+_FIRST_DELAY_S = 0.05
+_LONGEST_DELAY_S = 1.0
+
+# The connection, or the server, is gone or too slow: what became of the group is unknown, or it may be tried again.
+_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError)
+# Others were faster; the whole command runs again (F13).
+_LOST_RACE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
+
+
+class AppendUnavailableError(Exception):
+    """The append did not end in time. Nothing is promised; the same key may be tried again."""
+
+
+class _Entry:
+    """A decision that somebody waits for; whoever stops waiting abandons it."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def settle(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def fail(self, error: Exception) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+class Appender:
+    """The process's one writer of the log.
+
+    `append` may be called from any number of tasks; `run` belongs to one. A reply that was lost leaves the group's
+    outcome unknown: it is submitted again on a new connection, each decision under its own key, behind the head's lock,
+    so that it is appended once and never twice (F6). A decision whose caller stopped waiting is not submitted again.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        application_name: str = "keelson-append",
+        call_timeout_s: float = 5.0,
+        on_group: Callable[[int, float], None] = lambda _decisions, _seconds: None,
+    ) -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._call_timeout_s = call_timeout_s
+        self._on_group = on_group
+        self._queue: deque[_Entry] = deque()
+        self._in_flight: list[_Entry] = []
+        self._filled = asyncio.Event()
+        self._epoch_listeners: list[Callable[[str], None]] = []
+        self.epoch: str | None = None
+
+    def on_epoch(self, callback: Callable[[str], None]) -> None:
+        """Call this with the epoch's name whenever it becomes known or another: what was cached before is void."""
+        self._epoch_listeners.append(callback)
+
+    async def append(self, decision: Decision, timeout_s: float) -> Outcome:
+        """Give what became of a decision. Raises AppendUnavailableError if that is not known in time."""
+        entry = _Entry(decision)
+        self._queue.append(entry)
+        self._filled.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await entry.outcome
+        except TimeoutError as error:
+            raise AppendUnavailableError from error
+
+    async def run(self) -> None:
+        """Append what comes, until cancelled, whatever happens to the connection."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                connection = await self._connect()
+                try:
+                    delay_s = _FIRST_DELAY_S
+                    while True:
+                        await self._append_next(connection)
+                finally:
+                    connection.terminate()
+            except _LOST as error:
+                log.warning("append_interrupted", error=type(error).__name__, in_doubt=len(self._in_flight))
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+
+    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """Open the writer's session: plans made once, no wait without a bound; and learn the epoch."""
+        connection = await connect(
+            self._dsn,
+            application_name=self._application_name,
+            plan_cache_mode="force_generic_plan",
+            jit="off",
+            # The server gives up before this side does, so that most time-outs have a known outcome.
+            statement_timeout=str(int(self._call_timeout_s * 800)),
+            idle_in_transaction_session_timeout="1000",
+        )
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
+                    await connection.fetchval(_LIMIT_TRANSACTION, str(int(self._call_timeout_s * 1000)))
+                self._enter_epoch((await read_head(connection)).epoch)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _append_next(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Append the group whose outcome is unknown, or else the next one."""
+        self._in_flight = [entry for entry in self._in_flight if not entry.outcome.done()]
+        while not self._in_flight:
+            self._filled.clear()
+            self._in_flight = self._take_group()
+            if not self._in_flight:
+                await self._filled.wait()
+        await self._append(connection, self._in_flight)
+        self._in_flight = []
+
+    def _take_group(self) -> list[_Entry]:
+        """Take from the queue, in order, what can share a group; what depends on it stays for the next."""
+        group, entries, left = Group(), [], deque[_Entry]()
+        for entry in self._queue:
+            if entry.outcome.done():
+                continue
+            if entry.decision.epoch != self.epoch:
+                entry.settle(Moved())
+            elif group.admit(entry.decision):
+                entries.append(entry)
+            else:
+                left.append(entry)
+        self._queue = left
+        return entries
+
+    async def _append(self, connection: "asyncpg.Connection[asyncpg.Record]", entries: list[_Entry]) -> None:
+        """Append a group and settle it. Raises one of _LOST, and settles nothing, if its outcome is unknown."""
+        decisions = [entry.decision for entry in entries]
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                rows = await connection.fetch(_APPEND, *arguments(self.epoch or "", decisions))
+        except _LOST_RACE:
+            _settle_all(entries, Moved())
+        except (asyncpg.PostgresError, ValueError) as error:  # asyncpg's complaint of an argument is a ValueError
+            if isinstance(error, UNAVAILABLE):
+                raise
+            await self._refused(connection, entries, error)
+        else:
+            self._on_group(len(entries), asyncio.get_running_loop().time() - started)
+            for entry, outcome in zip(entries, outcomes(decisions, rows), strict=True):
+                entry.settle(outcome)
+
+    async def _refused(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", entries: list[_Entry], error: Exception
+    ) -> None:
+        """Settle a group that the server refused as a whole: nothing of it was appended."""
+        sqlstate = getattr(error, "sqlstate", None)
+        if sqlstate == EPOCH_CHANGED:
+            self._enter_epoch(_detail(error))
+            _settle_all(entries, Moved())
+        elif len(entries) == 1:
+            log.error("decision_refused", sqlstate=sqlstate, error=str(error))
+            entries[0].fail(error)
+        else:
+            # One of them is at fault; the others shall not suffer for it.
+            for entry in entries:
+                if not entry.outcome.done():
+                    await self._append(connection, [entry])
+
+    def _enter_epoch(self, epoch: str) -> None:
+        if epoch == self.epoch:
+            return
+        # What was decided in the epoch before was decided on another history.
+        _settle_all(self._in_flight, Moved())
+        self.epoch = epoch
+        for callback in self._epoch_listeners:
+            callback(epoch)
+
+
+def _settle_all(entries: list[_Entry], outcome: Outcome) -> None:
+    for entry in entries:
+        entry.settle(outcome)
+
+
+def _detail(error: Any) -> str:
+    """Give the DETAIL of a server's error, which asyncpg's stubs do not know of."""
+    return str(error.detail)

@@ -1,0 +1,166 @@
+"""Append groups: which decisions may share one, and how a group becomes the append function's arguments."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from keelson.events.ids import AggregateId, Position
+from keelson.log.decision import Decision, Done, KeyReused, KeyTaken, Moved, Outcome, OverLimit, Replayed
+
+MAX_DECISIONS = 256
+MAX_BYTES = 8 * 1024 * 1024
+
+
+class Group:
+    """Decisions that do not depend on one another, so that they can be checked and appended as one set."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+        self._bytes = 0
+        self._read: set[AggregateId] = set()
+        self._written: set[AggregateId] = set()
+        self._keys: set[tuple[str, ...]] = set()
+        self._claims: set[tuple[str, str]] = set()
+        self._scopes_read: set[str] = set()
+        self._scopes_changed: set[str] = set()
+
+    def admit(self, decision: Decision) -> bool:
+        """Take a decision in, unless the group is full or the decision depends on one that is in it."""
+        touched = _Touched(decision)
+        if self._is_full(decision) or self._depends(touched):
+            return False
+        self.decisions.append(decision)
+        self._bytes += touched.size
+        self._read |= touched.read
+        self._written |= touched.written
+        self._keys.add(decision.key)
+        self._claims |= touched.claims
+        self._scopes_read |= touched.scopes_read
+        self._scopes_changed |= touched.scopes_changed
+        return True
+
+    def _is_full(self, decision: Decision) -> bool:
+        size = sum(len(event.payload) for event in decision.events)
+        return len(self.decisions) >= MAX_DECISIONS or bool(self.decisions and self._bytes + size > MAX_BYTES)
+
+    def _depends(self, touched: "_Touched") -> bool:
+        return not (
+            touched.key not in self._keys
+            and self._written.isdisjoint(touched.read)
+            and self._written.isdisjoint(touched.written)
+            and self._read.isdisjoint(touched.written)
+            and self._claims.isdisjoint(touched.claims)
+            and self._scopes_changed.isdisjoint(touched.scopes_read)
+            and self._scopes_read.isdisjoint(touched.scopes_changed)
+        )
+
+
+class _Touched:
+    """What a decision reads and changes, as sets."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.key = decision.key
+        self.size = sum(len(event.payload) for event in decision.events)
+        self.read = set(decision.reads.aggregates)
+        self.written = {event.aggregate_id for event in decision.events}
+        self.claims = {(taken.scope, taken.key) for taken in decision.taken}
+        self.scopes_read = {
+            *decision.reads.scopes,
+            *(scope for scope, _ in decision.reads.keys),
+            *(limit.scope for limit in decision.limits),
+        }
+        self.scopes_changed = {taken.scope for taken in decision.taken} | {freed.scope for freed in decision.freed}
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Turn rows into columns; `width` columns also where there is no row."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return columns or [[] for _ in range(width)]
+
+
+def arguments(epoch: str, decisions: list[Decision]) -> list[Any]:
+    """Give the arguments of log.append_v1, in its order."""
+    numbered = list(enumerate(decisions, start=1))
+    tables: list[tuple[int, list[tuple[Any, ...]]]] = [
+        (8, [(d.command_id, *d.key, d.request_hash, d.answer, len(d.events)) for d in decisions]),
+        (3, [(n, *read) for n, d in numbered for read in d.reads.aggregates.items()]),
+        (3, [(n, *read) for n, d in numbered for read in d.reads.scopes.items()]),
+        (4, [(n, *key, holder) for n, d in numbered for key, holder in d.reads.keys.items()]),
+        (4, [(n, *limit) for n, d in numbered for limit in d.limits]),
+        (3, [(n, *freed) for n, d in numbered for freed in d.freed]),
+        (5, [(n, *taken) for n, d in numbered for taken in d.taken]),
+        (20, [row for n, d in numbered for row in _event_rows(n, d)]),
+        (4, [(n, *person) for n, d in numbered for person in d.people]),
+    ]
+    return [epoch, *(column for width, rows in tables for column in _columns(rows, width))]
+
+
+def _event_rows(number: int, decision: Decision) -> Iterable[tuple[Any, ...]]:
+    context = decision.context
+    last = len(decision.events) - 1
+    for index, event in enumerate(decision.events):
+        ids = event.ids
+        yield (
+            number,
+            event.aggregate_id,
+            event.seq,
+            event.event.event_type,
+            event.event.event_version,
+            ids.org_id,
+            ids.project_id,
+            ids.app_id,
+            ids.env_id,
+            ids.node_id,
+            context.actor.type,
+            context.actor.id,
+            context.reason,
+            context.request_id,
+            context.correlation_id,
+            context.causation_id,
+            context.traceparent,
+            decision.command_id,
+            index == last,
+            event.payload,
+        )
+
+
+def outcomes(decisions: list[Decision], rows: Iterable[Any]) -> list[Outcome]:
+    """Read what the append function returned: one outcome per decision, in their order.
+
+    The function names only what was not done; the done ones have the positions after the head's, in order.
+    """
+    settled: dict[int, Outcome] = {}
+    position = 0
+    for row in rows:
+        if row["decision"] == 0:
+            position = row["last_position"]
+        else:
+            settled.setdefault(row["decision"], _settled(row))
+    result: list[Outcome] = []
+    head = position
+    for number, decision in enumerate(decisions, start=1):
+        if number in settled:
+            result.append(settled[number])
+        elif decision.events:
+            result.append(Done(Position(position + 1), Position(position + len(decision.events))))
+            position += len(decision.events)
+        else:
+            result.append(Done(None, Position(head)))
+    return result
+
+
+def _settled(row: Any) -> Outcome:
+    match row["outcome"]:
+        case "replayed":
+            return Replayed(row["command_id"], row["first_position"], row["last_position"], row["detail"])
+        case "key_reused":
+            return KeyReused()
+        case "moved":
+            return Moved()
+        case "taken":
+            return msgspec.json.decode(row["detail"], type=KeyTaken)
+        case "over_limit":
+            return msgspec.json.decode(row["detail"], type=OverLimit)
+        case unknown:
+            raise AssertionError(f"the append function answered {unknown!r}")
