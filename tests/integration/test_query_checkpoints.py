@@ -25,7 +25,7 @@ async def registry(database: Database, *, poll_interval_s: float = NEVER_S) -> A
     checkpoints = Checkpoints(pool, listener, poll_interval_s=poll_interval_s)
     running = asyncio.create_task(checkpoints.run())
     try:
-        await eventually(lambda: listener.connected and checkpoints.epoch)
+        await eventually(lambda: listener.connected and checkpoints.epoch.name)
         yield checkpoints
     finally:
         running.cancel()

@@ -13,6 +13,7 @@ import structlog
 from keelson.log.database import UNAVAILABLE, Pool
 from keelson.log.listen import Listener
 from keelson.log.queries import load
+from keelson.service.epoch import Epoch
 
 CHANNEL = "keelson_checkpoint"
 
@@ -40,10 +41,13 @@ class Checkpoints:
     """What this process knows of the projections' checkpoints, and who waits for them.
 
     What it knows was true when it was told: a checkpoint may be further on by now, and goes back only when the database
-    itself was put back. `listener` listens on `CHANNEL` and belongs to this object alone.
+    itself was put back. `listener` listens on `CHANNEL` and belongs to this object alone; `epoch` learns what each look
+    at the database says.
     """
 
-    def __init__(self, pool: Pool, listener: Listener, *, poll_interval_s: float = 1.0) -> None:
+    def __init__(
+        self, pool: Pool, listener: Listener, epoch: Epoch | None = None, *, poll_interval_s: float = 1.0
+    ) -> None:
         self._pool = pool
         self._listener = listener
         self._poll_interval_s = poll_interval_s
@@ -51,7 +55,7 @@ class Checkpoints:
         self._heard: dict[str, int] = {}
         self._look_now = asyncio.Event()
         self._waits: set[_Wait] = set()
-        self.epoch: str | None = None
+        self.epoch = epoch or Epoch()
         listener.subscribe(self._hear)
 
     async def run(self) -> None:
@@ -126,7 +130,7 @@ class Checkpoints:
             _log.warning("checkpoints_unread", error=repr(error))
             return
         for row in rows:
-            self.epoch = row["epoch"]
+            self.epoch.learn(row["epoch"])
         self._known = {
             row["projection"]: Checkpoint(max(row["position"], self._heard.get(row["projection"], 0)), row["state"])
             for row in rows

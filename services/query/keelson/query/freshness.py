@@ -64,7 +64,7 @@ class Freshness:
 
     async def _read_place(self, parameters: ReadParameters) -> Place | None:
         place = read_place(parameters.min_position) if parameters.min_position is not None else None
-        if place is not None and place.epoch not in (None, self._checkpoints.epoch):
+        if place is not None and place.epoch not in (None, self._checkpoints.epoch.name):
             require_epoch(place, (await read_head(self._db)).epoch)
         return place
 
