@@ -1,0 +1,117 @@
+"""One request and its answer, as the boundary sees them: limits on what comes in, headers on what goes out."""
+
+import asyncio
+from itertools import chain
+from typing import Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from keelson.service.epoch import Epoch
+from keelson.service.headers import RawHeaders
+from keelson.service.problems import MEDIA_TYPE, Problem
+
+MAX_HEADERS: Final = 100
+MAX_HEADER_BYTES: Final = 16 * 1024
+MAX_BODY_BYTES: Final = 1024 * 1024
+BODY_DEADLINE_S: Final = 10.0
+# An unread body of no more than that is read and thrown away by the server, and the connection lives on: closing it
+# at once would reset it, and the client might lose the answer.
+MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
+
+CLIENT_LEFT = 499
+
+
+class Exchange:
+    """Wraps the server's receive and send for one request; `status` is CLIENT_LEFT until an answer begins."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_close",
+        "_deadline",
+        "_epoch",
+        "_headers",
+        "_receive",
+        "_send",
+        "body_ended",
+        "request_id",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, epoch: Epoch) -> None:
+        self._receive = receive
+        self._send = send
+        self._epoch = epoch
+        self._headers: RawHeaders = scope["headers"]
+        self._close = False
+        self._deadline: float | None = None
+        self._body_bytes = 0
+        self.body_ended = False
+        self.request_id = request_id
+        self.status = CLIENT_LEFT
+
+    @property
+    def begun(self) -> bool:
+        """Whether an answer has begun, and no other can be given."""
+        return self.status != CLIENT_LEFT
+
+    async def receive(self) -> Message:
+        """Receive the next part of the body; raises Problem `too_large`, or `timeout` if all of it takes too long."""
+        if self.body_ended:
+            return await self._receive()
+        message = await self._receive_in_time()
+        if message["type"] == "http.request":
+            self._body_bytes += len(message.get("body", b""))
+            self.body_ended = not message.get("more_body", False)
+            require_body_size(self._body_bytes)
+        return message
+
+    async def _receive_in_time(self) -> Message:
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + BODY_DEADLINE_S
+        deadline = asyncio.timeout_at(self._deadline)
+        try:
+            async with deadline:
+                return await self._receive()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            self._close = True
+            raise Problem("timeout", f"The body did not come within {BODY_DEADLINE_S:g} s") from None
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer; its start gets the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], (b"x-request-id", self.request_id.encode("ascii")), *self._epoch.headers]
+            if self._close or (not self.body_ended and leaves_much_unread(self._headers)):
+                headers.append((b"connection", b"close"))
+            message = {"type": "http.response.start", "status": self.status, "headers": headers}
+        await self._send(message)
+
+    async def refuse(self, problem: Problem) -> None:
+        """Answer with a problem."""
+        body = problem.body()
+        headers = [(b"content-type", MEDIA_TYPE), (b"content-length", b"%d" % len(body))]
+        headers += [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def require_body_size(size_bytes: int) -> None:
+    """Raise Problem `too_large` for a body of that size."""
+    if size_bytes > MAX_BODY_BYTES:
+        raise Problem("too_large", f"The body must not exceed {MAX_BODY_BYTES} bytes")
+
+
+def require_header_size(headers: RawHeaders) -> None:
+    """Raise Problem `headers_too_large` for too many headers, or too many bytes of them."""
+    if len(headers) > MAX_HEADERS or sum(map(len, chain.from_iterable(headers))) > MAX_HEADER_BYTES:
+        raise Problem("headers_too_large", f"At most {MAX_HEADERS} headers, and {MAX_HEADER_BYTES} bytes of them")
+
+
+def leaves_much_unread(headers: RawHeaders) -> bool:
+    """Say whether these headers announce a body that is longer than the server should throw away, or of any length."""
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and int(value) > MAX_DISCARDED_BYTES):
+            return True
+    return False

@@ -1,0 +1,58 @@
+"""Logs: one JSON object a line on standard output, with constant event names and the request's id.
+
+What libraries log through `logging` comes out in the same form, as the event `library_logged`.
+"""
+
+import json
+import logging
+from typing import Any, BinaryIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def configure_logging(service: str, level: str, file: BinaryIO | None = None) -> None:
+    """Set logging up for this process; `level` is one of debug, info, warning, error. `file` is for tests."""
+    structlog.configure(
+        processors=[*_processors(service), _render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.BytesLoggerFactory(file),
+        cache_logger_on_first_use=file is None,
+    )
+    logging.basicConfig(handlers=[_Forward()], level=level.upper(), force=True)
+    logging.captureWarnings(True)
+
+
+def _processors(service: str) -> list[Processor]:
+    def name_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        name_service,
+        structlog.processors.format_exc_info,
+    ]
+
+
+def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    """Encode an event; what UTF-8 cannot hold is escaped, so that logging never fails on what it reports."""
+    try:
+        return _encode(event)
+    except UnicodeEncodeError:
+        return json.dumps(event, default=repr).encode()
+
+
+class _Forward(logging.Handler):
+    """Hands what libraries log to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        structlog.get_logger().log(max(record.levelno, logging.DEBUG), "library_logged", **fields)

@@ -1,0 +1,126 @@
+"""Running a service as a process: uvicorn on uvloop and httptools, until a signal, a failure, or both.
+
+Exit codes: 0 after a stop that was asked for; 1 after a failure; 2 when the operator must mend something first, which
+one line on standard error names; 3 when the port cannot be bound.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import structlog
+import uvicorn
+
+from keelson.service.app import Application
+from keelson.service.lifecycle import is_refusal, leaves_of
+from keelson.service.logs import configure_logging
+from keelson.service.settings import Settings, SettingsError
+
+# Longer than clients and proxies keep idle connections, so that it is never the server that closes one just in use.
+KEEP_ALIVE_S = 75
+# Resources close within their own bounds; if they do not, the process ends anyway.
+CLOSING_S = 5.0
+
+S = TypeVar("S", bound=Settings)
+
+_log = structlog.get_logger()
+
+
+def run(settings_type: type[S], build: Callable[[S], Application]) -> int:
+    """Read the settings, build the application, serve it; give the process's exit code."""
+    try:
+        settings = settings_type.load(os.environ)
+    except SettingsError as error:
+        return refuse(str(error))
+    return serve(build(settings), settings)
+
+
+def serve(app: Application, settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, or until the service fails; give the process's exit code.
+
+    A signal ends readiness, then stops accepting, then lets requests in flight finish for `shutdown_grace_s` at most. A
+    second signal ends the process at once.
+    """
+    configure_logging(app.name, settings.log_level)
+    server = Server(app, settings)
+    app.lifecycle.on_failure = server.stop
+    server.run()
+    return _exit_code(app)
+
+
+def refuse(why: str) -> int:
+    """Say in one line why the process does not start, and give its exit code."""
+    sys.stderr.write(f"keelson: {why}\n")
+    return 2
+
+
+def _exit_code(app: Application) -> int:
+    failure = app.lifecycle.failure
+    if failure is None:
+        return 0
+    if is_refusal(failure):
+        return refuse("; ".join(str(each) for each in leaves_of(failure)))
+    _log.error("service_failed", exc_info=failure)
+    return 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but for its signals: it ends a process by the signal that it got, and forces only on SIGINT."""
+
+    def __init__(self, app: Application, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
+            )
+        )
+        self._app = app
+        self._overdue_s = settings.shutdown_grace_s + CLOSING_S
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals within the event loop, for as long as the server runs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Begin to stop: not ready from now on, and gone within the grace period."""
+        if self.should_exit:
+            return
+        self._app.lifecycle.drain()
+        self.should_exit = True
+        asyncio.get_running_loop().call_later(self._overdue_s, _end, "stop_overdue")
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.should_exit:
+            _end("stop_forced")
+        _log.info("stop_asked", signal=number.name)
+        self.stop()
+
+
+def _end(event: str) -> None:
+    """End the process at once, whatever runs in it."""
+    _log.warning(event)
+    os._exit(1)
