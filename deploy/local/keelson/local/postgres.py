@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from keelson.local.errors import LocalError
 from keelson.local.files import write_private
 from keelson.local.process import Identity, end_process
 
@@ -31,7 +32,7 @@ _START_RETRY_S = 0.5
 _INITDB_TIMEOUT_S = 120.0
 
 
-class PostgresError(Exception):
+class PostgresError(LocalError):
     """The server could not be made or started; the message ends with what it logged last."""
 
 
@@ -58,14 +59,16 @@ class Account:
 
 @dataclass(slots=True)
 class Postgres:
-    """A server whose data, log and password live in `folder` (which the account must be able to enter).
+    """A server whose data and password live in `folder` (whose parents the account must be able to enter).
 
-    `settings` are added to the durable ones. Not safe for use by two processes at once: the caller locks.
+    `log` is the file that it and initdb write, opened by us and so of our own rights. `settings` are added to the
+    durable ones. Not safe for use by two processes at once: the caller locks.
     """
 
     folder: Path
     binaries: Path
     port: int
+    log: Path
     account: Account | None = field(default_factory=Account.needed)
     settings: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
@@ -74,11 +77,6 @@ class Postgres:
     def data(self) -> Path:
         """The data directory."""
         return self.folder / "data"
-
-    @property
-    def log(self) -> Path:
-        """What the server and initdb write."""
-        return self.folder / "postgres.log"
 
     @property
     def password(self) -> str:
@@ -94,6 +92,8 @@ class Postgres:
         if self.data.exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Whatever the umask is: another account than ours must pass through, and needs no more.
+        self.folder.chmod(0o711)
         unfinished = self.folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -137,6 +137,10 @@ class Postgres:
             return None
         # A file left by a crash may name a pid that the kernel has given to another process since.
         return identity if os.fsencode(self.data) in identity.command_line() else None
+
+    def exit_code(self) -> int | None:
+        """Return how the server that we started ended; None while it runs, and if we started none."""
+        return None if self._process is None else self._process.poll()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         settings = {

@@ -70,6 +70,13 @@ class Identity(msgspec.Struct, frozen=True):
             return []
 
 
+def describe_exit(code: int) -> str:
+    """Say how a process ended."""
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
 async def wait_for_exit(pid: int) -> None:
     """Wait until that process has ended, be it a child of ours or not; it may be a zombie then. Cancelling is safe."""
     try:

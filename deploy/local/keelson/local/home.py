@@ -1,0 +1,114 @@
+"""KEELSON_HOME: the lock, the secrets, which processes run, and dev.json for whoever wants to talk to the stack."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from keelson.local.errors import LocalError
+from keelson.local.files import write_private
+from keelson.local.process import Identity
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """Made once and kept, so that a restart goes on with the same token, keys and passwords."""
+
+    operator_token: str
+    idempotency_secret: str
+    passwords: dict[str, str]
+
+    @classmethod
+    def generate(cls, roles: tuple[str, ...]) -> "Secrets":
+        """Make random ones, with a password for each role."""
+        return cls(secrets.token_urlsafe(24), secrets.token_urlsafe(32), {r: secrets.token_urlsafe(24) for r in roles})
+
+
+class Dev(msgspec.Struct, frozen=True):
+    """How to reach a running stack: what dev.json says."""
+
+    command_url: str
+    query_url: str
+    projector_url: str
+    operator_token: str
+    database_url: str
+
+
+class Home:
+    """The folder in which one stack keeps everything but root's data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.dev_file = folder / "dev.json"
+        self._pids_file = folder / "pids.json"
+        self._running: dict[str, Identity] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the home until the block ends; raises LocalError if another supervisor does. A crash frees it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        # Not inherited by children, so that an orphan does not hold it.
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LocalError(self._already_running()) from None
+            yield
+
+    def read_or_make_secrets(self, roles: tuple[str, ...]) -> Secrets:
+        """Return the home's secrets, made at its first start."""
+        file = self.folder / "secrets.json"
+        if not file.exists():
+            write_private(file, msgspec.json.encode(Secrets.generate(roles)).decode())
+        return msgspec.json.decode(file.read_bytes(), type=Secrets)
+
+    def note_running(self, name: str, identity: Identity | None) -> None:
+        """Keep on disk which process runs under a name (None: none), for a later start to find it orphaned."""
+        if identity is None:
+            self._running.pop(name, None)
+        else:
+            self._running[name] = identity
+        write_private(self._pids_file, msgspec.json.encode(self._running).decode())
+
+    def read_running(self) -> dict[str, Identity]:
+        """Return what the last supervisor of this home noted, of what still runs."""
+        if not self._pids_file.exists():
+            return {}
+        noted = msgspec.json.decode(self._pids_file.read_bytes(), type=dict[str, Identity])
+        return {name: identity for name, identity in noted.items() if identity.is_running()}
+
+    def write_dev(self, dev: Dev) -> None:
+        """Tell others how to reach the stack; whole or not at all, readable by nobody else."""
+        write_private(self.dev_file, msgspec.json.format(msgspec.json.encode(dev), indent=2).decode() + "\n")
+
+    def remove_dev(self) -> None:
+        """Tell others that no stack runs."""
+        self.dev_file.unlink(missing_ok=True)
+
+    def read_dev(self) -> Dev:
+        """Return how to reach the running stack; raises LocalError if none runs."""
+        try:
+            return msgspec.json.decode(self.dev_file.read_bytes(), type=Dev)
+        except FileNotFoundError:
+            raise LocalError(f"no stack runs on {self.folder}: start one by `make run` and wait for READY") from None
+
+    def open_log(self, name: str) -> Path:
+        """Begin a log file, keeping the run before as `<name>.log.1`; return its path."""
+        log = self.logs / f"{name}.log"
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))
+        os.close(os.open(log, os.O_CREAT | os.O_WRONLY, 0o600))
+        return log
+
+    def _already_running(self) -> str:
+        supervisor = self.read_running().get("supervisor")
+        who = f" (pid {supervisor.pid})" if supervisor else ""
+        return (
+            f"a stack runs on {self.folder} already{who}: stop that one, or start another beside it by KEELSON_HOME, "
+            "KEELSON_COMMAND_PORT, KEELSON_QUERY_PORT, KEELSON_PROJECTOR_PORT and KEELSON_DATABASE_PORT"
+        )

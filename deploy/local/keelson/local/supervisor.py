@@ -1,0 +1,208 @@
+"""`make run`: PostgreSQL and the three services under one roof, until Ctrl-C or SIGTERM.
+
+Innermost stops first: the services, then the database. Everything that is started is noted in the home, so that the
+next start finds and ends what a killed supervisor left behind.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from keelson.local.child import Child, in_thread, service_environ
+from keelson.local.database import DATABASE, OWNER, prepare_foreign, prepare_log, prepare_server, with_role
+from keelson.local.errors import LocalError
+from keelson.local.home import Dev, Home, Secrets
+from keelson.local.keeper import kept_alive
+from keelson.local.postgres import HOST, Postgres
+from keelson.local.process import Identity, end_process
+from keelson.local.server import KeptPostgres, embedded_server
+from keelson.local.settings import Settings
+from keelson.log.roles import SERVICE_ROLES
+
+SERVICES = ("command", "projector", "query")
+
+_READY_WITHIN_S = 90.0
+_POLL_INTERVAL_S = 0.1
+_ORPHAN_GRACE_S = 10.0
+# A service that ends so often before it was ever ready will not get there.
+_HOPELESS_STARTS = 5
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """Run until a signal; return the exit code. Raises LocalError (or a group of them) if it cannot."""
+    settings = Settings.load(environ)
+    home = Home(settings.home)
+    with home.locked():
+        asyncio.run(_until_signal(Supervisor(settings, home, environ)))
+    say("keelson", "stopped")
+    return 0
+
+
+def say(name: str, line: str) -> None:
+    """Print one line for people."""
+    sys.stdout.write(f"  {name:<11}{line}\n")
+    sys.stdout.flush()
+
+
+async def _until_signal(supervisor: "Supervisor") -> None:
+    """Supervise until SIGINT, SIGTERM or SIGHUP, whatever is being done just then; later signals change nothing."""
+    running = asyncio.ensure_future(supervisor.run())
+    asked = asyncio.Event()
+
+    def stop() -> None:
+        if not asked.is_set():
+            asked.set()
+            say("keelson", "stopping")
+            running.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not asked.is_set():
+            raise
+
+
+class Supervisor:
+    """One stack: made, watched, and stopped when its task is cancelled."""
+
+    def __init__(self, settings: Settings, home: Home, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._home = home
+        self._environ = environ
+        self._secrets: Secrets = home.read_or_make_secrets((OWNER, *SERVICE_ROLES))
+
+    async def run(self) -> None:
+        """Start everything, tell so, and keep it alive until cancelled."""
+        say("keelson", f"starting in {self._home.folder}")
+        self._home.remove_dev()
+        server = self._embedded_server()
+        await in_thread(lambda: self._end_orphans(server))
+        _check_free(self._settings.ports())
+        self._home.note_running("supervisor", Identity.read(os.getpid()))
+        async with self._database(server) as owner_url:
+            services = self._services(owner_url)
+            async with kept_alive(services, say, self._home.note_running):
+                await _wait_until_ready(services)
+                self._tell(owner_url)
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    self._home.remove_dev()
+
+    def _embedded_server(self) -> Postgres | None:
+        if self._settings.database_url is not None:
+            return None
+        log = self._home.open_log("database")
+        return embedded_server(self._home.folder, self._settings.database_port, log, self._environ)
+
+    def _end_orphans(self, server: Postgres | None) -> None:
+        """End what a killed supervisor of this home left running: the services, then the database."""
+        for name, identity in sorted(self._home.read_running().items(), key=lambda item: item[0] == "database"):
+            say(name, f"ending pid {identity.pid}, left behind by a supervisor that was killed")
+            gentle = signal.SIGINT if name == "database" else signal.SIGTERM
+            if not end_process(identity, gentle, grace_s=_ORPHAN_GRACE_S):
+                raise LocalError(f"cannot end pid {identity.pid}, left behind as {name}")
+        if server is not None:
+            server.stop()
+
+    @asynccontextmanager
+    async def _database(self, server: Postgres | None) -> AsyncIterator[str]:
+        """Give the URL of the log's owner, with the database migrated and every role able to log in."""
+        passwords = self._secrets.passwords
+        if server is None:
+            owner_url = self._settings.database_url or ""
+            say("database", f"using {_without_password(owner_url)}")
+            try:
+                await prepare_foreign(owner_url, passwords)
+                await self._migrate(owner_url)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise LocalError(f"the database that KEELSON_DATABASE_URL names does not do: {error}") from error
+            yield owner_url
+            return
+        say("database", f"starting PostgreSQL on {HOST}:{server.port}, data in {server.data}")
+        async with kept_alive([KeptPostgres(server)], say, self._home.note_running):
+            await prepare_server(server.url(), passwords)
+            owner_url = with_role(server.url(DATABASE), OWNER, passwords[OWNER])
+            await self._migrate(owner_url)
+            yield owner_url
+
+    async def _migrate(self, owner_url: str) -> None:
+        applied = await prepare_log(owner_url)
+        say("database", f"ready; migrations applied now: {', '.join(applied) or 'none, it is up to date'}")
+
+    def _services(self, owner_url: str) -> list[Child]:
+        return [self._service(name, owner_url) for name in SERVICES]
+
+    def _service(self, name: str, owner_url: str) -> Child:
+        role = f"keelson_{name}"
+        environ = service_environ(
+            self._environ,
+            database_url=with_role(owner_url, role, self._secrets.passwords[role]),
+            port=getattr(self._settings, f"{name}_port"),
+            operator_token=self._secrets.operator_token,
+            **({"idempotency_secret": self._secrets.idempotency_secret} if name == "command" else {}),
+        )
+        return Child(name, f"keelson.{name}", environ, self._home.open_log(name))
+
+    def _tell(self, owner_url: str) -> None:
+        settings = self._settings
+        dev = Dev(
+            command_url=f"http://{HOST}:{settings.command_port}",
+            query_url=f"http://{HOST}:{settings.query_port}",
+            projector_url=f"http://{HOST}:{settings.projector_port}",
+            operator_token=self._secrets.operator_token,
+            database_url=owner_url,
+        )
+        self._home.write_dev(dev)
+        say("token", dev.operator_token)
+        say("files", f"{self._home.dev_file} (URLs and token), {self._home.logs} (logs)")
+        say("next", "`make demo` in another terminal; Ctrl-C stops everything")
+        sys.stdout.write("KEELSON READY\n")
+        sys.stdout.flush()
+
+
+async def _wait_until_ready(services: list[Child]) -> None:
+    deadline = time.monotonic() + _READY_WITHIN_S
+    async with asyncio.TaskGroup() as group:
+        for service in services:
+            group.create_task(_wait_for(service, deadline))
+
+
+async def _wait_for(service: Child, deadline: float) -> None:
+    while (unreadiness := await service.read_unreadiness()) is not None:
+        if service.starts >= _HOPELESS_STARTS or time.monotonic() > deadline:
+            raise LocalError(f"{service.name} does not get ready: {unreadiness}; see {service.log}")
+        await asyncio.sleep(_POLL_INTERVAL_S)
+    say(service.name, f"ready at {service.url}")
+
+
+def _check_free(ports: Mapping[str, int]) -> None:
+    taken = [(variable, port) for variable, port in ports.items() if not _is_free(port)]
+    if taken:
+        raise LocalError("\n".join(f"port {port} is in use: choose another by {variable}" for variable, port in taken))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the services do: a port whose last connections linger in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
