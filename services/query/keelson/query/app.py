@@ -1,0 +1,71 @@
+"""The query service: what it is made of, and what it holds open."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from keelson.log.database import open_pool
+from keelson.log.listen import Listener
+from keelson.query.endpoints import not_built_routes, routes_of
+from keelson.query.freshness import Freshness
+from keelson.query.log_routes import log_endpoints
+from keelson.query.readiness import CHECKS
+from keelson.query.settings import QuerySettings
+from keelson.query.view_routes import view_endpoints
+from keelson.service.app import Application, create_app
+from keelson.service.authentication import OperatorToken
+from keelson.service.checkpoints import CHANNEL, Checkpoints
+from keelson.service.health import require_database
+from keelson.service.lifecycle import background
+from keelson.service.metrics import watch_pool
+
+NAME = "query"
+
+# What the API knows beyond what is built. Where a projection declares such a collection, its own route comes first.
+NOT_BUILT_COLLECTIONS = ("members", "principals", "routes", "secrets", "nodes", "instances")
+NOT_BUILT_PATHS = (
+    "/v1/envs/{id}/status",
+    "/v1/nodes/{id}/desired",
+    "/v1/edge/desired",
+    "/v1/diff",
+    *(f"/v1/{name}" for name in NOT_BUILT_COLLECTIONS),
+    *(f"/v1/{name}/{{id}}" for name in NOT_BUILT_COLLECTIONS),
+)
+
+
+def build_app(settings: QuerySettings) -> Application:
+    """Make the service; nothing is opened before it is served."""
+    endpoints = [*view_endpoints(), *log_endpoints()]
+    return create_app(
+        name=NAME,
+        settings=settings,
+        routes=[*routes_of(endpoints), *not_built_routes(NOT_BUILT_PATHS)],
+        authenticator=OperatorToken(settings.operator_token),
+        lifespan=open_resources,
+        readiness=CHECKS,
+        operations=[endpoint.operation for endpoint in endpoints],
+    )
+
+
+@asynccontextmanager
+async def open_resources(app: Application) -> AsyncIterator[None]:
+    """Open the pool and the registry of checkpoints; put `pool` and `freshness` into the application's state."""
+    settings: QuerySettings = app.state.settings
+    pool = await open_pool(
+        settings.database_url,
+        max_size=settings.pool_size,
+        acquire_timeout_s=settings.acquire_timeout_s,
+        statement_timeout_s=settings.statement_timeout_s,
+        application_name=f"keelson-{NAME}",
+        jit="off",
+    )
+    try:
+        await require_database(pool)
+        watch_pool(NAME, pool)
+        listener = Listener(settings.listen_database_url, CHANNEL, application_name=f"keelson-{NAME}-listener")
+        checkpoints = Checkpoints(pool, listener, app.state.epoch)
+        app.state.pool = pool
+        app.state.freshness = Freshness(pool, checkpoints)
+        async with background(checkpoints.run()):
+            yield
+    finally:
+        await pool.close()

@@ -1,0 +1,169 @@
+"""The endpoints that read the log itself: the audit log, an aggregate's history, the projections' progress."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keelson.events.ids import read_aggregate_type
+from keelson.log.read import Filter
+from keelson.query.audit import EventItem, EventsPage, EventsQuery, read_events
+from keelson.query.endpoints import Endpoint, reflecting
+from keelson.query.freshness import Floor, require_epoch
+from keelson.query.history import HistoryItem, read_history
+from keelson.query.parameters import (
+    NOT_BUILT,
+    NOT_BUILT_OF_EVENTS,
+    EventsParameters,
+    HistoryParameters,
+    NoParameters,
+    ReadParameters,
+)
+from keelson.query.places import Place, read_place, write_cursor
+from keelson.query.projections import ProjectionsPage, read_projections
+from keelson.service.json import JsonResponse
+from keelson.service.openapi import Operation
+from keelson.service.parameters import read_parameters
+from keelson.service.problems import Problem
+
+
+class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Events, and the cursors of what was examined (the next `after`) and of the head."""
+
+    items: list[EventItem]
+    next: str | None
+    position: str
+
+
+class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an aggregate; `next` is the next `after`, a seq, null at the end."""
+
+    items: list[HistoryItem]
+    next: int | None
+    position: int
+
+
+def log_endpoints() -> list[Endpoint]:
+    """Give all endpoints that read the log."""
+    return [
+        Endpoint(
+            Operation(
+                method="GET",
+                path="/v1/events",
+                summary="The audit log",
+                description="Pages end where a command ends, may be empty, and then have a `next` all the same.",
+                parameters=EventsParameters,
+                response=EventsAnswer,
+                problems=("invalid", "not_supported", "bad_cursor", "cursor_expired", "not_yet"),
+                tags=("audit",),
+            ),
+            list_events,
+        ),
+        Endpoint(
+            Operation(
+                method="GET",
+                path="/v1/history/{aggregate_id}",
+                summary="What became of one aggregate, event by event",
+                parameters=HistoryParameters,
+                response=HistoryAnswer,
+                problems=("invalid", "not_supported", "not_found", "cursor_expired", "not_yet"),
+                tags=("audit",),
+            ),
+            show_history,
+        ),
+        Endpoint(
+            Operation(
+                method="GET",
+                path="/v1/projections",
+                summary="How far every projection is",
+                parameters=NoParameters,
+                response=ProjectionsPage,
+                problems=("invalid", "not_supported"),
+                tags=("operations",),
+            ),
+            list_projections,
+        ),
+    ]
+
+
+async def list_events(request: Request) -> Response:
+    """Answer a page of the audit log; the places asked for are checked against the head of the same snapshot."""
+    _refuse_feed(request)
+    parameters = read_parameters(request, EventsParameters, not_built=NOT_BUILT_OF_EVENTS)
+    after = _read_after(parameters.after)
+    page = await read_events(request.app.state.pool, _events_query(parameters, after))
+    request.app.state.epoch.learn(page.epoch)
+    _require_reached(parameters, page.head, page.epoch)
+    _require_within(after, page)
+    answer = EventsAnswer(
+        items=[EventItem.of(envelope) for envelope in page.envelopes],
+        next=page.next_cursor,
+        position=write_cursor(page.epoch, page.head),
+    )
+    return JsonResponse(answer, headers=reflecting(page.head))
+
+
+async def show_history(request: Request) -> Response:
+    """Answer an aggregate's events, and what each changed in its row."""
+    aggregate_id: str = request.path_params["aggregate_id"]
+    parameters = read_parameters(request, HistoryParameters, not_built=NOT_BUILT)
+    known_id = aggregate_id if read_aggregate_type(aggregate_id) is not None else ""
+    history = await read_history(request.app.state.pool, known_id, after_seq=parameters.after, limit=parameters.limit)
+    request.app.state.epoch.learn(history.head.epoch)
+    _require_reached(parameters, history.head.position, history.head.epoch)
+    headers = reflecting(history.head.position)
+    if not history.exists:
+        raise Problem("not_found", "Nothing ever happened to this id", headers=headers)
+    answer = HistoryAnswer(
+        items=history.items,
+        next=history.items[-1].seq if history.more else None,
+        position=history.head.position,
+    )
+    return JsonResponse(answer, headers=headers)
+
+
+async def list_projections(request: Request) -> Response:
+    """Answer every projection's progress and the head, in one snapshot."""
+    read_parameters(request, NoParameters, not_built=NOT_BUILT)
+    epoch, page = await read_projections(request.app.state.pool)
+    request.app.state.epoch.learn(epoch)
+    return JsonResponse(page, headers=reflecting(page.head))
+
+
+def _refuse_feed(request: Request) -> None:
+    if "text/event-stream" in request.headers.get("accept", "").lower() or "last-event-id" in request.headers:
+        raise Problem("not_supported", "The change feed is not built yet; page through with `after`")
+
+
+def _events_query(parameters: EventsParameters, after: Place | None) -> EventsQuery:
+    return EventsQuery(
+        after=None if after is None else after.position,
+        limit=parameters.limit,
+        order=parameters.order,
+        sought=Filter(**{name: getattr(parameters, name) for name in Filter.__struct_fields__}),
+        since=parameters.since,
+        until=parameters.until,
+    )
+
+
+def _read_after(text: str | None) -> Place | None:
+    place = None if text is None else read_place(text)
+    if text is not None and place is None:
+        raise Problem("bad_cursor", "`after` must be a position, or a cursor <epoch>-<position>")
+    return place
+
+
+def _require_within(after: Place | None, page: EventsPage) -> None:
+    """Raise Problem `cursor_expired` for a cursor of another epoch, or beyond the head (F26, F30)."""
+    if after is None:
+        return
+    require_epoch(after, page.epoch)
+    if after.position > page.head:
+        raise Problem("cursor_expired", f"The cursor is beyond the head, which is {page.head}")
+
+
+def _require_reached(parameters: ReadParameters, head: int, epoch: str) -> None:
+    """Raise Problem `not_yet` if the log does not hold `min_position` yet: it is always current, nothing is awaited."""
+    place = read_place(parameters.min_position) if parameters.min_position is not None else None
+    if place is not None:
+        require_epoch(place, epoch)
+        Floor(place.position).check(head)
