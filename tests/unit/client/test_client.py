@@ -273,7 +273,19 @@ async def test_events_are_read_on_through_empty_pages_up_to_the_head() -> None:
         events = [event["position"] async for event in client.events(type="app.created")]
 
     assert events == [3, 9]
-    assert [each.query["after"] for each in server.requests] == ["0", "e1-4", "e1-8"]
+    assert [each.query.get("after") for each in server.requests] == [None, "e1-4", "e1-8"]
+
+
+async def test_events_are_read_backwards_down_to_the_first() -> None:
+    server = Server(
+        answering({"items": [{"position": 9}], "next": "e1-4", "position": "e1-9"}),
+        answering({"items": [{"position": 1}], "next": None, "position": "e1-9"}),
+    )
+    async with server.client() as client:
+        events = [event["position"] async for event in client.events(order="desc")]
+
+    assert events == [9, 1]
+    assert [each.query.get("after") for each in server.requests] == [None, "e1-4"]
 
 
 async def test_a_client_is_used_within_its_context() -> None:

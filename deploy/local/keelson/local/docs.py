@@ -1,7 +1,6 @@
 """What is generated from the code and committed: `docs/events.md` and a JSON Schema of each version of each event."""
 
 import inspect
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from keelson.events import REGISTRY, ClaimChange, Envelope, Event, Ids, Release
 from keelson.events import schema as event_schema
 from keelson.events.registry import MODULES, events_of
 from keelson.events.schema import file_stem, schema_of
+from keelson.local.errors import LocalError
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "events.md"
 SCHEMAS = Path(event_schema.__file__).with_name("schemas")
@@ -34,7 +34,7 @@ WORDS: dict[type[types.Type], str] = {
 }
 
 
-class SchemaChangedError(Exception):
+class SchemaChangedError(LocalError):
     """The code no longer says what was released: a version's schema never changes, a new version is added."""
 
     def __init__(self, path: Path) -> None:
@@ -46,11 +46,8 @@ class SchemaChangedError(Exception):
 
 
 def main() -> None:
-    """Write both anew; exits with one line where a released schema would change."""
-    try:
-        write_schemas(SCHEMAS)
-    except SchemaChangedError as error:
-        sys.exit(str(error))
+    """Write both anew; raises SchemaChangedError where a released schema would change."""
+    write_schemas(SCHEMAS)
     DOCUMENT.write_text(events_document(), encoding="utf-8")
 
 

@@ -101,15 +101,18 @@ class Client:
             if cursor is None:
                 return
 
-    async def events(self, after: str | int = 0, **filters: Param) -> AsyncIterator[dict[str, Any]]:
-        """Give the events of the log that match, in its order, from `after` (exclusive) up to its present end."""
+    async def events(self, after: str | int | None = None, **filters: Param) -> AsyncIterator[dict[str, Any]]:
+        """Give the events of the log that match, from `after` (exclusive) to its present end; `order="desc"` turns back.
+
+        Each page reads on where the one before ended, found or not.
+        """
         while True:
             page = (await self._get("/v1/events", {**filters, "after": after})).body
             for event in page["items"]:
                 yield event
-            if _number(page["next"]) >= _number(page["position"]):
-                return
             after = page["next"]
+            if after in (None, page["position"]):
+                return
 
     async def _get(
         self,
@@ -147,8 +150,3 @@ def _prefer(wait_s: int | None) -> dict[str, str]:
 
 def _text(value: str | int) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(place: str | int) -> int:
-    """Give the position that a cursor names."""
-    return int(str(place).rpartition("-")[2])
