@@ -102,7 +102,7 @@ class Client:
                 return
 
     async def events(self, after: str | int | None = None, **filters: Param) -> AsyncIterator[dict[str, Any]]:
-        """Give the events of the log that match, from `after` (exclusive) to its present end; `order="desc"` turns back.
+        """Give the events that match, from `after` (exclusive) to the log's present end; with `order="desc"` downwards.
 
         Each page reads on where the one before ended, found or not.
         """
