@@ -4,7 +4,7 @@ Names come from declarations in this package alone, never from requests; values 
 page of rows take one array per column, so that a page costs one round trip per table, however many rows it has.
 """
 
-from collections.abc import Sequence
+from functools import cache
 
 from keelson.views.table import STAMPS, Column, Table
 
@@ -30,9 +30,19 @@ def create_indexes(table: Table, schema: str) -> list[str]:
     ]
 
 
-def drop_table(table: Table, schema: str) -> str:
-    """Drop the table if it is there."""
-    return f"DROP TABLE IF EXISTS {schema}.{table.name}"
+def drop_table(qualified_name: str) -> str:
+    """Drop a table of whatever projection; the name is quoted already. Locks: ACCESS EXCLUSIVE on it."""
+    return f"DROP TABLE {qualified_name}"
+
+
+def mark_table(table: Table, schema: str, projection: str) -> str:
+    """Write on the table which projection made it, so that a later version finds it, whatever it calls its own."""
+    return f"COMMENT ON TABLE {schema}.{table.name} IS '{mark_of(projection)}'"
+
+
+def mark_of(projection: str) -> str:
+    """Give the comment that is on the tables of a projection."""
+    return f"projection {projection}"
 
 
 def move_table(table: Table) -> str:
@@ -40,9 +50,10 @@ def move_table(table: Table) -> str:
     return f"ALTER TABLE {NEXT}.{table.name} SET SCHEMA {LIVE}"
 
 
+@cache
 def upsert(table: Table, schema: str = LIVE) -> str:
     """Write whole rows. Parameters: an array per column, in the table's order; keys must be distinct."""
-    names = [column.name for column in table.columns]
+    names = tuple(column.name for column in table.columns)
     sets = ", ".join(f"{name} = excluded.{name}" for name in names if name not in table.key)
     return (
         f"INSERT INTO {schema}.{table.name} ({_list(names)}) SELECT * FROM {_unnest(table, names, 'new')} "  # noqa: S608
@@ -50,7 +61,8 @@ def upsert(table: Table, schema: str = LIVE) -> str:
     )
 
 
-def patch(table: Table, fields: Sequence[str], schema: str = LIVE) -> str:
+@cache
+def patch(table: Table, fields: tuple[str, ...], schema: str = LIVE) -> str:
     """Change fields of rows. Parameters: an array per key column, per field, and per stamp of PATCH_STAMPS.
 
     The status says how many rows there were: fewer than keys means that one was missing.
@@ -62,13 +74,15 @@ def patch(table: Table, fields: Sequence[str], schema: str = LIVE) -> str:
     )
 
 
-def delete(table: Table, key: Sequence[str], schema: str = LIVE) -> str:
+@cache
+def delete(table: Table, key: tuple[str, ...], schema: str = LIVE) -> str:
     """Delete rows by their key or the first columns of it. Parameters: an array per column of `key`."""
     return (
         f"DELETE FROM {schema}.{table.name} AS old USING {_unnest(table, key, 'gone')} WHERE {_matching(key, 'gone')}"  # noqa: S608
     )
 
 
+@cache
 def select_missing(table: Table, schema: str = LIVE) -> str:
     """Give the keys of which there is no row. Parameters: an array per key column."""
     return (
@@ -79,15 +93,16 @@ def select_missing(table: Table, schema: str = LIVE) -> str:
 
 def select_all(table: Table, schema: str = LIVE) -> str:
     """Give all rows in the order of their keys: all columns, in the table's order."""
-    names = _list([column.name for column in table.columns])
+    names = _list(tuple(column.name for column in table.columns))
     return f"SELECT {names} FROM {schema}.{table.name} ORDER BY {_list(table.key)}"  # noqa: S608
 
 
-def touch(tables: Sequence[Table], schema: str = LIVE) -> str:
+def touch(tables: tuple[Table, ...], schema: str = LIVE) -> str:
     """Read no row of any of the tables: taking their locks is what it is for."""
     return " UNION ALL ".join(f"(SELECT 1 FROM {schema}.{table.name} LIMIT 0)" for table in tables)  # noqa: S608
 
 
+@cache
 def select_row(table: Table) -> str:
     """Give one row and the checkpoint that it reflects, in one snapshot.
 
@@ -99,7 +114,8 @@ def select_row(table: Table) -> str:
     return f"{_head(table)} LEFT JOIN {LIVE}.{table.name} AS t ON {key}"
 
 
-def select_page(table: Table, filters: Sequence[str], *, deleted: bool, newest_first: bool = False) -> str:
+@cache
+def select_page(table: Table, filters: tuple[str, ...], *, deleted: bool, newest_first: bool = False) -> str:
     """Give a page of rows and the checkpoint that they reflect, in one snapshot.
 
     Parameters: $1 the projection; $2 what to go on after, exclusively: a value of the key's last column ('' from the
@@ -141,12 +157,12 @@ def _declare(column: Column) -> str:
     return f"{column.name} {column.sql_type}{collation}{'' if column.nullable else ' NOT NULL'}"
 
 
-def _unnest(table: Table, names: Sequence[str], alias: str) -> str:
+def _unnest(table: Table, names: tuple[str, ...], alias: str) -> str:
     arrays = ", ".join(f"${index}::{_type(table, name)}[]" for index, name in enumerate(names, start=1))
     return f"unnest({arrays}) AS {alias} ({_list(names)})"
 
 
-def _matching(key: Sequence[str], alias: str) -> str:
+def _matching(key: tuple[str, ...], alias: str) -> str:
     return " AND ".join(f"old.{name} = {alias}.{name}" for name in key)
 
 
@@ -154,5 +170,5 @@ def _type(table: Table, name: str) -> str:
     return table.columns[table.index_of[name]].sql_type
 
 
-def _list(names: Sequence[str]) -> str:
+def _list(names: tuple[str, ...]) -> str:
     return ", ".join(names)

@@ -1,0 +1,74 @@
+"""The log, read once for all projections of this replica that are at the same place."""
+
+import asyncio
+from collections import deque
+from weakref import WeakValueDictionary
+
+import structlog
+
+from keelson.events import REGISTRY, Registry
+from keelson.events.ids import Position
+from keelson.log.database import Database
+from keelson.log.read import read_page
+from keelson.projector.batch import Batch
+
+# As many projections can drift apart by a page each and still share what was read.
+KEPT_BATCHES = 4
+
+log = structlog.get_logger()
+
+
+class LogGapError(Exception):
+    """Positions are missing in the log. That cannot happen (F2); nothing is read past it."""
+
+
+async def read_batch(db: Database, after: int, limit: int, registry: Registry = REGISTRY) -> Batch:
+    """Read the events after a position: one statement. Raises LogGapError."""
+    page = await read_page(db, Position(after), limit)
+    envelopes = page.envelopes
+    if envelopes and (envelopes[0].position != after + 1 or envelopes[-1].position != after + len(envelopes)):
+        raise LogGapError(f"positions are missing in the log after {after}")
+    return Batch(after, envelopes, page.head, registry)
+
+
+class Pages:
+    """Reads the log after any position; projections that ask for the same place share one read.
+
+    A projection that lags reads pages of its own, larger ones, and keeps nobody waiting: reads of different places do
+    not wait for each other.
+    """
+
+    def __init__(self, db: Database, *, page_size: int, lagging_page_size: int, registry: Registry = REGISTRY) -> None:
+        self._db = db
+        self._page_size = page_size
+        self._lagging_page_size = lagging_page_size
+        self._registry = registry
+        self._kept: deque[Batch] = deque(maxlen=KEPT_BATCHES)
+        self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._head = 0
+        self.reads = 0
+
+    async def read(self, after: int) -> Batch:
+        """Give the events after a position, as many as one page holds; an empty batch when there are none."""
+        lock = self._reading.get(after)
+        if lock is None:
+            lock = self._reading[after] = asyncio.Lock()
+        async with lock:
+            return self._find(after) or await self._read(after)
+
+    def _find(self, after: int) -> Batch | None:
+        for batch in self._kept:
+            if batch.start <= after < batch.end:
+                return batch.since(after)
+        return None
+
+    async def _read(self, after: int) -> Batch:
+        lagging = self._head - after > self._page_size
+        self.reads += 1
+        batch = await read_batch(
+            self._db, after, self._lagging_page_size if lagging else self._page_size, self._registry
+        )
+        self._head = batch.head
+        if batch.envelopes:
+            self._kept.append(batch)
+        return batch

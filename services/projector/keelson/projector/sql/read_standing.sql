@@ -1,0 +1,21 @@
+-- Gives how far every projection is, who runs it, and the head of the same snapshot; one row with nulls when no
+-- projection has begun. lag_s is the age in seconds of the oldest event that it has not applied.
+-- Parameters: none.
+-- Locks: none that others wait for.
+SELECT
+    head.position AS head,
+    checkpoints.projection,
+    checkpoints.version,
+    checkpoints.position,
+    checkpoints.state,
+    checkpoints.rate,
+    greatest(extract(epoch FROM clock_timestamp() - unapplied.recorded_at), 0)::double precision AS lag_s,
+    leases.holder,
+    checkpoints.error_position,
+    checkpoints.error_type,
+    checkpoints.error_message
+FROM log.head AS head
+LEFT JOIN ops.checkpoints AS checkpoints ON true
+LEFT JOIN log.events AS unapplied ON unapplied.position = checkpoints.position + 1
+LEFT JOIN ops.leases AS leases ON leases.name = checkpoints.projection AND leases.expires_at > clock_timestamp()
+ORDER BY checkpoints.projection
