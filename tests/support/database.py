@@ -109,7 +109,8 @@ def reachable_folder() -> Iterator[Path]:
 def running_server(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     """Make and start a server on a free port; ended and removed afterwards."""
     with reachable_folder() as folder:
-        server = Postgres(folder / "postgres", binaries_for_tests(folder), free_port(), settings=settings or {})
+        binaries = binaries_for_tests(folder)
+        server = Postgres(folder / "postgres", binaries, free_port(), folder / "log", settings=settings or {})
         server.create()
         try:
             server.start()

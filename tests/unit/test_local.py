@@ -1,0 +1,132 @@
+"""What `make run` and `make demo` are made of, piece by piece."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keelson.local.child import service_environ
+from keelson.local.database import with_database, with_role
+from keelson.local.errors import LocalError
+from keelson.local.files import write_private
+from keelson.local.home import Dev, Home
+from keelson.local.process import Identity, end_process
+from keelson.local.settings import DEFAULT_PORTS, Settings
+from keelson.local.terminal import WIDTH, table
+
+
+def test_an_identity_names_one_process_and_not_its_heir() -> None:
+    own = Identity.read(os.getpid())
+    assert own is not None
+    assert own.is_running()
+    heir = Identity(own.pid, own.started + "1")
+    assert not heir.is_running()
+    heir.signal(signal.SIGKILL)
+    assert own.is_running()
+
+
+def test_an_ended_process_has_no_identity() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        identity = Identity.read(process.pid)
+        assert identity is not None
+        assert identity.command_line()[1:3] == [b"-c", b"import time; time.sleep(60)"]
+        assert end_process(identity, signal.SIGTERM, grace_s=5.0)
+        assert Identity.read(process.pid) is None
+        assert not identity.is_running()
+
+
+def test_settings_have_defaults() -> None:
+    settings = Settings.load({})
+    assert settings.home == Path(".keelson").resolve()
+    assert settings.ports() == {f"KEELSON_{name.upper()}_PORT": port for name, port in DEFAULT_PORTS.items()}
+
+
+def test_all_wrong_settings_are_told_at_once() -> None:
+    environ = {
+        "KEELSON_COMMAND_PORT": "x",
+        "KEELSON_QUERY_PORT": "70000",
+        "KEELSON_PROJECTOR_PORT": "15432",
+        "KEELSON_DATABASE_URL": "mysql://it",
+    }
+    with pytest.raises(LocalError) as caught:
+        Settings.load(environ)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert "KEELSON_PROJECTOR_PORT and KEELSON_DATABASE_PORT are both 15432" in lines
+
+
+def test_a_foreign_database_needs_no_port() -> None:
+    settings = Settings.load({"KEELSON_DATABASE_URL": "postgresql://owner@db.example/keelson"})
+    assert "KEELSON_DATABASE_PORT" not in settings.ports()
+
+
+def test_a_role_and_a_database_change_nothing_else_of_a_url() -> None:
+    url = "postgresql://owner:old@db.example:5432/keelson?sslmode=require"
+    assert with_role(url, "reader", "p@ss/word") == (
+        "postgresql://reader:p%40ss%2Fword@db.example:5432/keelson?sslmode=require"
+    )
+    assert with_database(url, "other") == "postgresql://owner:old@db.example:5432/other?sslmode=require"
+
+
+def test_a_service_sees_its_own_settings_and_none_of_the_supervisors() -> None:
+    inherited = {"PATH": "/bin", "KEELSON_HOME": "/home", "KEELSON_DATABASE_URL": "x", "KEELSON_LOG_LEVEL": "debug"}
+    environ = service_environ(inherited, port=1234, database_url="y")
+    assert environ == {
+        "PATH": "/bin",
+        "KEELSON_LOG_LEVEL": "debug",
+        "KEELSON_PORT": "1234",
+        "KEELSON_DATABASE_URL": "y",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def test_a_private_file_is_replaced_whole_and_stays_private(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("old")
+    file.chmod(0o644)
+    write_private(file, "new")
+    assert file.read_text() == "new"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    first = home.read_or_make_secrets(("keelson", "keelson_query"))
+    assert home.read_or_make_secrets(("keelson",)) == first
+    assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert len({first.operator_token, first.idempotency_secret, *first.passwords.values()}) == 4
+
+
+def test_a_home_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with home.locked():
+        home.note_running("supervisor", Identity.read(os.getpid()))
+        with pytest.raises(LocalError, match=f"pid {os.getpid()}"), Home(home.folder).locked():
+            pass
+    with home.locked():
+        pass
+
+
+def test_dev_is_read_back_and_missed_in_plain_words(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with pytest.raises(LocalError, match="make run"):
+        home.read_dev()
+    dev = Dev("http://c", "http://q", "http://p", "token", "postgresql://d")
+    home.write_dev(dev)
+    assert home.read_dev() == dev
+    home.remove_dev()
+    home.remove_dev()
+
+
+def test_a_table_is_aligned_and_wraps_its_last_column() -> None:
+    lines = table(("at", "why"), [(1, "short"), (1000, "long " * 40), (2, None)]).splitlines()
+    assert lines[0] == "at    why"
+    assert lines[1] == "1     short"
+    assert lines[2].startswith("1000  long long")
+    assert lines[3].startswith("      long")
+    assert lines[-1] == "2     -"
+    assert max(map(len, lines)) <= WIDTH
