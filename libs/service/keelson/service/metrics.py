@@ -31,7 +31,8 @@ class HttpMetrics:
         self._service = service
         self._requests: dict[tuple[str, str, int], Any] = {}
         self._seconds: dict[str, Any] = {}
-        self.in_flight = IN_FLIGHT.labels(service)
+        self.in_flight = 0
+        IN_FLIGHT.labels(service).set_function(lambda: self.in_flight)
 
     def record(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `route` is the template of its path, never the path."""
