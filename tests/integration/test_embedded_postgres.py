@@ -89,7 +89,7 @@ def test_stop_is_safe_twice_and_start_works_after_it(server: Postgres) -> None:
 
 
 def test_a_server_started_by_another_process_is_found_and_stopped(server: Postgres) -> None:
-    heir = Postgres(server.folder, server.binaries, server.port)
+    heir = Postgres(server.folder, server.binaries, server.port, server.log)
     assert heir.identity() == server.identity()
     heir.stop()
     assert server.identity() is None
@@ -101,7 +101,7 @@ def test_a_pid_left_by_a_crash_is_not_taken_for_the_server(server: Postgres) -> 
     pid_file = server.data / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    heir = Postgres(server.folder, server.binaries, server.port)
+    heir = Postgres(server.folder, server.binaries, server.port, server.log)
     assert heir.identity() is None
     heir.stop()
     assert Identity.read(os.getpid()) is not None
@@ -110,14 +110,14 @@ def test_a_pid_left_by_a_crash_is_not_taken_for_the_server(server: Postgres) -> 
 
 
 def test_a_port_in_use_is_told_with_the_servers_own_words(server: Postgres) -> None:
-    twin = Postgres(server.folder.with_name("twin"), server.binaries, server.port)
+    twin = Postgres(server.folder.with_name("twin"), server.binaries, server.port, server.log)
     twin.create()
     with pytest.raises(PostgresError, match="could not bind"):
         twin.start()
 
 
 def test_an_interrupted_initdb_is_done_again(server: Postgres) -> None:
-    again = Postgres(server.folder.with_name("again"), server.binaries, free_port())
+    again = Postgres(server.folder.with_name("again"), server.binaries, free_port(), server.log)
     (again.folder / "data.new" / "base").mkdir(parents=True)
     again.create()
     again.start()

@@ -5,10 +5,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+
+import msgspec
 
 from keelson.local.binaries import find_binaries
 from keelson.local.database import (
@@ -22,8 +24,12 @@ from keelson.local.database import (
     with_role,
 )
 from keelson.local.postgres import Account, Postgres
+from keelson.local.process import Identity
 from keelson.log.database import connect
 from support.waiting import free_port
+
+_PREFIX = "keelson-test-"
+_OWNER_FILE = "owner.json"
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,25 @@ def binaries_for_tests(copies: Path) -> Path:
 @contextmanager
 def reachable_folder() -> Iterator[Path]:
     """Lend a temporary folder that the account which runs PostgreSQL can enter (pytest's own are closed to others)."""
-    folder = Path(tempfile.mkdtemp(prefix="keelson-test-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     folder.chmod(0o711)
+    (folder / _OWNER_FILE).write_bytes(msgspec.json.encode(Identity.read(os.getpid())))
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def _sweep() -> None:
+    """End and remove the servers of test sessions that were killed before they could."""
+    for owner_file in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER_FILE}"):
+        with suppress(FileNotFoundError):  # another session may have swept it at the same time
+            owner = msgspec.json.decode(owner_file.read_bytes(), type=Identity)
+            if owner_file.stat().st_uid == os.geteuid() and not owner.is_running():
+                folder = owner_file.parent
+                Postgres(folder / "postgres", folder, 0, folder / "log").stop()
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
