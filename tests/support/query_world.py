@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -36,7 +36,6 @@ from support.database import Database
 from support.waiting import eventually, free_port
 
 TOKEN = "a-token-of-the-tests"
-LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_id(prefix: str, number: int) -> AggregateId:
@@ -59,8 +58,9 @@ class World:
 
     owner: Connection
     projector: Connection
-    epoch: str = ""
-    head: int = 0
+    epoch: str
+    began_at: datetime
+    head: int
     _seqs: dict[str, int] = field(default_factory=dict)
 
     async def append(
@@ -81,7 +81,7 @@ class World:
                 version=event.event_version,
                 command_id=f"command_{self.head}",
                 command_end=index == len(events),
-                recorded_at=recorded_at or LONG_AGO + timedelta(seconds=self.head),
+                recorded_at=recorded_at or self.time_of(self.head),
                 payload=encode(event),
                 **{"actor_type": "system", "actor_id": "operator", "request_id": "r", **context},
                 **msgspec.structs.asdict(ids if ids is not None else _ids_of(aggregate_id)),
@@ -89,13 +89,20 @@ class World:
             await self.insert(envelope)
         return self.head
 
+    def time_of(self, position: int) -> datetime:
+        """Give the time at which an event is recorded unless a test says otherwise."""
+        return self.began_at + timedelta(seconds=position)
+
     async def insert(self, envelope: Envelope) -> None:
         """Insert an event just as it is, and move the head there."""
         self.head = envelope.position
         row = msgspec.structs.asdict(envelope)
         places = ", ".join(f"${place}" for place in range(1, len(row) + 1))
         async with self.owner.transaction():
-            await self.owner.execute(f"INSERT INTO log.events ({', '.join(row)}) VALUES ({places})", *row.values())
+            await self.owner.execute(
+                f"INSERT INTO log.events ({', '.join(row)}) VALUES ({places})",  # noqa: S608 - the struct's own names
+                *row.values(),
+            )
             await self.owner.execute(
                 "UPDATE log.head SET position = $1, recorded_at = $2", envelope.position, envelope.recorded_at
             )
@@ -147,7 +154,7 @@ async def open_world(database: Database) -> AsyncIterator[World]:
         projector = await connect(database.projector_dsn, application_name="test-projector")
         stack.push_async_callback(projector.close)
         head = await read_head(owner)
-        world = World(owner, projector, epoch=head.epoch, head=head.position)
+        world = World(owner, projector, head.epoch, head.recorded_at, head.position)
         await world.begin_views()
         yield world
 
@@ -174,13 +181,13 @@ class Reader:
         self._session = session
         self._url = url
 
-    async def get(
-        self, path: str, *, token: str | None = TOKEN, headers: Mapping[str, str] = {}, **params: Any
-    ) -> Answer:
+    async def get(self, path: str, *, token: str | None = TOKEN, headers: Any = None, **params: Any) -> Answer:
         """GET a path; the answer's body is decoded."""
         authorization = {"Authorization": f"Bearer {token}"} if token else {}
         text = {name: str(value) for name, value in params.items()}
-        async with self._session.get(self._url + path, params=text, headers=authorization | dict(headers)) as response:
+        async with self._session.get(
+            self._url + path, params=text, headers=authorization | (headers or {})
+        ) as response:
             body = await response.read()
             is_json = response.headers.get("Content-Type", "").endswith("json")
             return Answer(response.status, response.headers, msgspec.json.decode(body) if is_json else body)
@@ -188,14 +195,13 @@ class Reader:
     async def get_all(self, path: str, **params: Any) -> list[Any]:
         """Read all pages of a collection, each by the cursor of the one before."""
         items: list[Any] = []
-        cursor: dict[str, str] = {}
         while True:
-            page = await self.get(path, **params, **cursor)
+            page = await self.get(path, **params)
             assert page.status == 200, page.body
             items += page.body["items"]
             if page.body["next"] is None:
                 return items
-            cursor = {"cursor": page.body["next"]}
+            params["cursor"] = page.body["next"]
 
 
 @asynccontextmanager

@@ -83,7 +83,7 @@ class EventsParameters(ReadParameters, frozen=True, kw_only=True):
 class HistoryParameters(ReadParameters, frozen=True, kw_only=True):
     """What the history of an aggregate takes."""
 
-    after: Annotated[int, Meta(ge=0, lt=2**63, description="Go on after this seq")] = 0
+    after: Annotated[int, Meta(ge=0, le=2**63 - 1, description="Go on after this seq")] = 0
     limit: Limit = 100
 
 
