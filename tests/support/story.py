@@ -1,0 +1,235 @@
+"""Histories as the command service would write them: made up from a seed, valid, and inserted as the log's owner."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import NamedTuple
+
+import msgspec
+
+from keelson.events import Envelope, Event, Ids
+from keelson.events.app import AppCreated, AppDeleted, AppRenamed
+from keelson.events.deploy import DeployCreated, DeployStatus, DeployStatusChanged
+from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvProcess, EnvReleaseSet, EnvRenamed, EnvScaled
+from keelson.events.ids import AggregateId, Position, Seq
+from keelson.events.org import OrgCreated, OrgRenamed
+from keelson.events.project import ProjectCreated, ProjectDeleted, ProjectRenamed
+from keelson.events.registry import encode
+from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
+from keelson.log.database import Connection
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+COLUMNS = Envelope.__struct_fields__
+
+# What one command appends: aggregates with their ancestors, and what happened to them.
+Command = list[tuple[str, Ids, Event]]
+
+
+class Env(NamedTuple):
+    """An environment of the story, and what is in it."""
+
+    ids: Ids
+    deploys: list[str]
+    processes: list[str]
+
+
+class Story:
+    """Appends commands one after another; `first` is the position of the first event."""
+
+    def __init__(self, seed: int = 0, *, first: int = 1) -> None:
+        self._random = Random(seed)
+        self._position = first - 1
+        self._seqs: dict[str, int] = {}
+        self._count = 0
+        self._projects: list[Ids] = []
+        self._apps: list[Ids] = []
+        self._releases: dict[str, list[tuple[str, dict[str, Process]]]] = {}
+        self._envs: list[Env] = []
+        self._org = Ids(org_id=self._mint("org"))
+        self._opened = False
+
+    def tell(self, commands: int) -> list[Envelope]:
+        """Give the events of so many more commands."""
+        return [envelope for _ in range(commands) for envelope in self.envelopes(self._next_command())]
+
+    def envelopes(self, command: Command) -> Iterator[Envelope]:
+        """Give a command's events the places that come next."""
+        command_id = self._mint("command")
+        for index, (aggregate_id, ids, event) in enumerate(command, start=1):
+            self._position += 1
+            self._seqs[aggregate_id] = seq = self._seqs.get(aggregate_id, 0) + 1
+            yield Envelope(
+                position=Position(self._position),
+                aggregate_id=AggregateId(aggregate_id),
+                seq=Seq(seq),
+                type=event.event_type,
+                version=event.event_version,
+                org_id=ids.org_id,
+                project_id=ids.project_id,
+                app_id=ids.app_id,
+                env_id=ids.env_id,
+                actor_type="system",
+                actor_id="operator",
+                reason=self._random.choice((None, "because", "no særlig reason")),
+                request_id=f"request-{self._position}",
+                command_id=command_id,
+                command_end=index == len(command),
+                recorded_at=BEGAN + timedelta(milliseconds=self._position),
+                payload=encode(event),
+            )
+
+    def _mint(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}_{self._count:026d}"
+
+    def _name(self) -> str:
+        return f"name-{self._random.randrange(10**6)}"
+
+    def _next_command(self) -> Command:
+        """Choose what happens next; what it needs comes first."""
+        if not self._opened:
+            self._opened = True
+            return [(self._org.org_id or "", self._org, OrgCreated(name="acme"))]
+        if not self._projects:
+            return self._create_project()
+        if not self._apps:
+            return self._create_app()
+        if not self._envs:
+            return self._create_env()
+        choices = (
+            (self._create_project, 1),
+            (self._create_app, 3),
+            (self._create_env, 4),
+            (self._create_release, 12),
+            (self._create_deploy, 20),
+            (self._finish_deploy, 20),
+            (self._scale, 12),
+            (self._configure, 12),
+            (self._rename, 6),
+            (self._delete, 2),
+        )
+        chosen = self._random.choices([make for make, _ in choices], [weight for _, weight in choices])[0]
+        return chosen() or self._configure()
+
+    def _create_project(self) -> Command:
+        ids = msgspec.structs.replace(self._org, project_id=self._mint("project"))
+        self._projects.append(ids)
+        return [(ids.project_id or "", ids, ProjectCreated(name=self._name()))]
+
+    def _create_app(self) -> Command:
+        ids = msgspec.structs.replace(self._random.choice(self._projects), app_id=self._mint("app"))
+        self._apps.append(ids)
+        return [(ids.app_id or "", ids, AppCreated(name=self._name()))]
+
+    def _create_env(self) -> Command:
+        ids = msgspec.structs.replace(self._random.choice(self._apps), env_id=self._mint("env"))
+        self._envs.append(Env(ids, [], []))
+        return [(ids.env_id or "", ids, EnvCreated(name=self._name()))]
+
+    def _create_release(self) -> Command:
+        ids = self._random.choice(self._apps)
+        release_id = self._mint("release")
+        processes = {name: self._process() for name in self._random.sample(("web", "worker", "cron"), k=2)}
+        releases = self._releases.setdefault(ids.app_id or "", [])
+        releases.append((release_id, processes))
+        source = Source(repository="https://git.example/shop", commit="c0ffee")
+        event = ReleaseCreated(
+            number=len(releases), image=f"shop@sha256:{len(releases):064x}", processes=processes, source=source
+        )
+        return [(release_id, ids, event)]
+
+    def _process(self) -> Process:
+        return Process(
+            command=("run", str(self._random.randrange(9))),
+            ports=(Port("http", 8080),),
+            cpu_millis=250,
+            memory_bytes=2**28,
+            health=self._random.choice((None, Health(path="/", port="http"))),
+        )
+
+    def _create_deploy(self) -> Command:
+        env = self._random.choice(self._envs)
+        releases = self._releases.get(env.ids.app_id or "")
+        if not releases:
+            return []
+        release_id, processes = self._random.choice(releases)
+        number = [each for each, _ in releases].index(release_id) + 1
+        deploy_id = self._mint("deploy")
+        superseded = env.deploys[-1:]
+        env.deploys[:] = [deploy_id]
+        env.processes[:] = sorted(processes)
+        wanted = {
+            name: EnvProcess(**msgspec.structs.asdict(process), replicas=self._random.randrange(4))
+            for name, process in processes.items()
+        }
+        return [
+            *((each, env.ids, DeployStatusChanged(status="superseded")) for each in superseded),
+            (deploy_id, env.ids, DeployCreated(release_id=release_id, release_number=number, kind="deploy")),
+            (
+                env.ids.env_id or "",
+                env.ids,
+                EnvReleaseSet(deploy_id=deploy_id, release_id=release_id, release_number=number, processes=wanted),
+            ),
+        ]
+
+    def _finish_deploy(self) -> Command:
+        env = self._random.choice(self._envs)
+        if not env.deploys:
+            return []
+        statuses: tuple[DeployStatus, ...] = ("rolling", "succeeded", "failed")
+        status = self._random.choice(statuses)
+        deploy_id = env.deploys[-1] if status == "rolling" else env.deploys.pop()
+        return [(deploy_id, env.ids, DeployStatusChanged(status=status, message="said the test"))]
+
+    def _scale(self) -> Command:
+        env = self._random.choice(self._envs)
+        if not env.processes:
+            return []
+        replicas = {name: self._random.randrange(5) for name in env.processes}
+        return [(env.ids.env_id or "", env.ids, EnvScaled(replicas=replicas))]
+
+    def _configure(self) -> Command:
+        env = self._random.choice(self._envs)
+        names = self._random.sample(("A", "B", "LOG_LEVEL", "Z"), k=3)
+        return [(env.ids.env_id or "", env.ids, EnvConfigSet(variables={name: self._name() for name in names}))]
+
+    def _rename(self) -> Command:
+        env = self._random.choice(self._envs)
+        app = self._random.choice(self._apps)
+        project = self._random.choice(self._projects)
+        renamed: tuple[tuple[str | None, Ids, Event], ...] = (
+            (env.ids.env_id, env.ids, EnvRenamed(name=self._name())),
+            (app.app_id, app, AppRenamed(name=self._name())),
+            (project.project_id, project, ProjectRenamed(name=self._name())),
+            (self._org.org_id, self._org, OrgRenamed(name=self._name())),
+        )
+        aggregate_id, ids, event = self._random.choice(renamed)
+        return [(aggregate_id or "", ids, event)]
+
+    def _delete(self) -> Command:
+        """Delete something that nothing in the story will speak of again."""
+        if len(self._envs) > 1:
+            env = self._envs.pop(self._random.randrange(len(self._envs)))
+            superseded = [(each, env.ids, DeployStatusChanged(status="superseded")) for each in env.deploys]
+            return [*superseded, (env.ids.env_id or "", env.ids, EnvDeleted())]
+        used = {ids.project_id for ids in self._apps}
+        for ids in [each for each in self._projects if each.project_id not in used][:1]:
+            if len(self._projects) > 1:
+                self._projects.remove(ids)
+                return [(ids.project_id or "", ids, ProjectDeleted())]
+        busy = {env.ids.app_id for env in self._envs}
+        for ids in [each for each in self._apps if each.app_id not in busy][:1]:
+            self._apps.remove(ids)
+            return [(ids.app_id or "", ids, AppDeleted())]
+        return []
+
+
+async def insert(owner: Connection, envelopes: Sequence[Envelope], *, notify: bool = True) -> None:
+    """Append events just as they are, in one transaction; the log's owner may, whatever times and ids they have."""
+    records = [msgspec.structs.astuple(envelope) for envelope in envelopes]
+    last = envelopes[-1]
+    async with owner.transaction():
+        await owner.copy_records_to_table("events", schema_name="log", records=records, columns=COLUMNS)
+        await owner.execute("UPDATE log.head SET position = $1, recorded_at = $2", last.position, last.recorded_at)
+        if notify:
+            await owner.execute("SELECT pg_notify('keelson_log', $1)", str(last.position))
