@@ -1,11 +1,14 @@
 """Whatever an event may hold, it is the same after being stored and read."""
 
+from typing import ClassVar
+
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect as types
 
-from keelson.events import REGISTRY, Event
+from keelson.events import REGISTRY, Event, Registry
 from keelson.events.registry import encode
 from keelson.events.schema import file_stem
 
@@ -33,10 +36,37 @@ def values(kind: types.Type) -> st.SearchStrategy[object]:
     return PLAIN[type(kind)]
 
 
+def assert_survives(registry: Registry, event: Event) -> None:
+    """Fail unless an event is read as it was written."""
+    assert registry.decode(event.event_type, event.event_version, encode(event)) == event
+
+
 @pytest.mark.parametrize("event_class", [pytest.param(each, id=file_stem(each)) for each in REGISTRY.newest.values()])
 @given(data=st.data())
 def test_every_event_is_read_as_it_was_written(event_class: type[Event], data: st.DataObject) -> None:
     event = data.draw(values(types.type_info(event_class)))
     assert isinstance(event, event_class)
 
-    assert REGISTRY.decode(event.event_type, event.event_version, encode(event)) == event
+    assert_survives(REGISTRY, event)
+
+
+class NoteTrimmed(Event, frozen=True):
+    """A planted bug: what is tidied when it is made is tidied again when it is read."""
+
+    event_type: ClassVar[str] = "note.trimmed"
+    event_version: ClassVar[int] = 1
+
+    text: str
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "text", self.text[1:])
+
+
+def test_an_event_that_is_read_otherwise_is_noticed() -> None:
+    @settings(database=None)
+    @given(event=st.builds(NoteTrimmed, text=st.text()))
+    def every_note_survives(event: NoteTrimmed) -> None:
+        assert_survives(Registry([NoteTrimmed]), event)
+
+    with pytest.raises(AssertionError):
+        every_note_survives()
