@@ -124,7 +124,7 @@ class Appender:
             async with asyncio.timeout(self._call_timeout_s):
                 if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
                     await connection.fetchval(_LIMIT_TRANSACTION, str(int(self._call_timeout_s * 1000)))
-                self._enter_epoch((await read_head(connection)).epoch)
+                self.enter_epoch((await read_head(connection)).epoch)
         except BaseException:
             connection.terminate()
             raise
@@ -180,7 +180,7 @@ class Appender:
         """Settle a group that the server refused as a whole: nothing of it was appended."""
         sqlstate = getattr(error, "sqlstate", None)
         if sqlstate == EPOCH_CHANGED:
-            self._enter_epoch(_detail(error))
+            self.enter_epoch(_detail(error))
             _settle_all(entries, Moved())
         elif len(entries) == 1:
             log.error("decision_refused", sqlstate=sqlstate, error=str(error))
@@ -191,7 +191,8 @@ class Appender:
                 if not entry.outcome.done():
                     await self._append(connection, [entry])
 
-    def _enter_epoch(self, epoch: str) -> None:
+    def enter_epoch(self, epoch: str) -> None:
+        """Work in this epoch from now on: what was decided in another is decided again."""
         if epoch == self.epoch:
             return
         # What was decided in the epoch before was decided on another history.

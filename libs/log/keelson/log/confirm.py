@@ -1,5 +1,7 @@
 """What appends nothing is confirmed too: a refusal on stale state would be as wrong as an event (F13a)."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from keelson.events.ids import AggregateId, Position
@@ -10,6 +12,7 @@ from keelson.log.queries import load
 _CONFIRM = load(__file__, "confirm")
 _READ_SCOPE = load(__file__, "read_scope")
 _READ_HOLDER = load(__file__, "read_holder")
+_COUNT_HELD = load(__file__, "count_held")
 
 
 class KnownKey(msgspec.Struct, frozen=True):
@@ -71,3 +74,9 @@ async def read_holder(db: Database, scope: str, key: str) -> AggregateId | None:
     """Give the aggregate that holds a key, if one does."""
     holder: AggregateId | None = await db.fetchval(_READ_HOLDER, scope, key)
     return holder
+
+
+async def count_held(db: Database, scope: str, aggregate_ids: Collection[str]) -> int:
+    """Count the keys that these aggregates hold in a scope."""
+    held: int = await db.fetchval(_COUNT_HELD, scope, list(aggregate_ids))
+    return held

@@ -1,0 +1,278 @@
+"""Deciding: handlers run on what is warm, and nothing that they say is answered before the log has confirmed it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, assert_never
+
+import msgspec
+from typing_extensions import TypeIs
+
+from keelson.command.answers import (
+    Results,
+    answer_again,
+    answer_appended,
+    answer_unchanged,
+    command_that_took,
+    keep_results,
+)
+from keelson.command.reader import LogReader
+from keelson.command.refusal import Refusal, name_taken
+from keelson.command.state import StateCache
+from keelson.command.submission import Answer, Part, Submission, request_hash
+from keelson.command.transaction import Transaction
+from keelson.command.turns import Turns
+from keelson.events.ids import Position
+from keelson.log.append import Appender, AppendUnavailableError
+from keelson.log.confirm import KnownKey, ScopeState, confirm
+from keelson.log.database import Pool
+from keelson.log.decision import (
+    Decision,
+    Done,
+    IdempotencyKey,
+    KeyReused,
+    KeyTaken,
+    Moved,
+    Outcome,
+    OverLimit,
+    ReadSet,
+    Replayed,
+)
+from keelson.log.read import read_page
+
+# Within a process turns avoid lost races, so this many are lost to other replicas only.
+MAX_ATTEMPTS = 20
+
+Mint = Callable[[str], str]
+
+
+class Decided(NamedTuple):
+    """What the handlers made of a submission: each part's result and the number of its events."""
+
+    tx: Transaction
+    results: Results
+
+
+class Refused(NamedTuple):
+    """What a handler refused, and on what it did."""
+
+    tx: Transaction
+    refusal: Refusal
+
+
+class Decider:
+    """Turns submissions into answers, any number at a time."""
+
+    def __init__(
+        self, pool: Pool, appender: Appender, cache: StateCache, *, mint: Mint, secret: bytes, timeout_s: float
+    ) -> None:
+        self._pool = pool
+        self._appender = appender
+        self._cache = cache
+        self._reader = LogReader(pool)
+        self._mint = mint
+        self._secret = secret
+        self._timeout_s = timeout_s
+        self._turns = Turns()
+
+    async def decide(self, submission: Submission) -> Answer:
+        """Give what became of a submission, as the log has it.
+
+        Raises Refusal, confirmed; AppendUnavailableError or TimeoutError when the outcome could not be learnt in time.
+        """
+        async with asyncio.timeout(self._timeout_s):
+            known = await self._look_up(submission)
+            if known is not None:
+                return known
+            for _ in range(MAX_ATTEMPTS):
+                answer = await self._attempt(submission)
+                if answer is not None:
+                    return answer
+        raise Refusal("concurrent_change", f"others changed the same thing {MAX_ATTEMPTS} times in a row")
+
+    async def _look_up(self, submission: Submission) -> Answer | None:
+        """Give the stored answer: before anything else, so that a repeated delete finds it and not a 404 (F14a)."""
+        if submission.key is None:
+            return None
+        confirmation = await confirm(self._pool, _key_of(submission, submission.key), ReadSet())
+        return await self._known(submission, confirmation.epoch, confirmation.known_key)
+
+    async def _attempt(self, submission: Submission) -> Answer | None:
+        """Decide once; None if the ground has moved meanwhile and it must be decided again."""
+        outcome = await self._run(submission)
+        if not _appends(outcome, submission):
+            return await self._confirm(submission, outcome)
+        mine = _contended(outcome.tx)
+        async with self._turns.of(mine):
+            if self._is_stale(outcome.tx):
+                # Somebody of this process was first. It is this one's turn now: decide on what that one left.
+                outcome = await self._run(submission)
+                if not _appends(outcome, submission):
+                    return await self._confirm(submission, outcome)
+            return await self._append(submission, outcome) if _contended(outcome.tx) <= mine else None
+
+    async def _run(self, submission: Submission) -> Decided | Refused:
+        tx = Transaction(self._reader, self._cache, self._mint)
+        results: Results = []
+        for index, part in enumerate(submission.parts):
+            before = len(tx.events)
+            try:
+                result = await _run_part(tx, part)
+            except Refusal as refusal:
+                refusal.command_index = index
+                return Refused(tx, refusal)
+            results.append((result, len(tx.events) - before))
+        return Decided(tx, results)
+
+    async def _confirm(self, submission: Submission, outcome: Decided | Refused) -> Answer | None:
+        """Answer what appends nothing, if it still holds; an answer that was kept under the key comes first."""
+        tx = outcome.tx
+        key = _key_of(submission, submission.key) if submission.key is not None else None
+        confirmation = await confirm(self._pool, key, tx.reads)
+        known = await self._known(submission, confirmation.epoch, confirmation.known_key)
+        if known is not None:
+            return known
+        if confirmation.epoch != tx.epoch:
+            self._appender.enter_epoch(confirmation.epoch)
+            return None
+        if confirmation.moved:
+            self._forget(tx)
+            return None
+        if isinstance(outcome, Refused):
+            raise outcome.refusal
+        return answer_unchanged(outcome.results, confirmation.epoch, confirmation.position)
+
+    async def _append(self, submission: Submission, decided: Decided) -> Answer | None:
+        tx = decided.tx
+        if tx.epoch is None:  # the writer has not reached the database yet
+            raise AppendUnavailableError
+        decision = self._decision(submission, decided, tx.epoch)
+        outcome = await self._appender.append(decision, self._timeout_s)
+        return await self._settle(decided, decision, outcome)
+
+    def _decision(self, submission: Submission, decided: Decided, epoch: str) -> Decision:
+        tx = decided.tx
+        command_id = self._mint("command")
+        keyed = submission.key is not None
+        return Decision(
+            epoch=epoch,
+            command_id=command_id,
+            # Without a key of the client's one is minted, so that an unknown outcome can be asked for again (F6).
+            key=_key_of(submission, submission.key if submission.key is not None else command_id),
+            request_hash=request_hash(self._secret, submission) if keyed else b"",
+            context=submission.context,
+            reads=tx.reads,
+            answer=keep_results(decided.results),
+            events=tx.events,
+            freed=list(tx.freed),
+            taken=list(tx.taken.values()),
+        )
+
+    async def _settle(self, decided: Decided, decision: Decision, outcome: Outcome) -> Answer | None:
+        match outcome:
+            case Done(first_position=first, position=position):
+                self._keep(decided.tx)
+                return answer_appended(decided.tx, decided.results, decision.epoch, first, position)
+            case Replayed(command_id=command_id, first_position=first, position=position) if (
+                command_id == decision.command_id  # it was this very decision, and only the reply was lost
+            ):
+                return answer_appended(decided.tx, decided.results, decision.epoch, first, position)
+            case Replayed():
+                return await self._replay(decision.epoch, outcome)
+            case KeyReused():
+                raise _key_reused()
+            case Moved():
+                self._forget(decided.tx)
+                return None
+            case KeyTaken(key=key):
+                refusal = name_taken(key)
+                refusal.command_index = command_that_took(decided.tx, decided.results, key)
+                raise refusal
+            case OverLimit(scope=scope):
+                raise Refusal("quota_exceeded", f"{scope} would hold more than it may")
+            case _:
+                assert_never(outcome)
+
+    async def _known(self, submission: Submission, epoch: str, known: KnownKey | None) -> Answer | None:
+        """Give the answer that is kept under the submission's key. Raises Refusal if the key is another request's."""
+        if known is None:
+            return None
+        if known.request_hash != request_hash(self._secret, submission):
+            raise _key_reused()
+        return await self._replay(epoch, known.replayed)
+
+    async def _replay(self, epoch: str, replayed: Replayed) -> Answer:
+        """Give an answer as it was given first: its results were kept, its events are in the log."""
+        page = None
+        if replayed.first_position is not None:
+            after = Position(replayed.first_position - 1)
+            page = await read_page(self._pool, after, replayed.position - after)
+        return answer_again(replayed, epoch, page)
+
+    def _is_stale(self, tx: Transaction) -> bool:
+        """Whether this process itself knows better by now than the transaction did."""
+        warm = ((self._cache.read(name), seq) for name, seq in tx.reads.aggregates.items())
+        scopes = ((self._cache.read_scope(name), version) for name, version in tx.reads.scopes.items())
+        return any(found is not None and found.seq != seq for found, seq in warm) or any(
+            found is not None and found.version != version for found, version in scopes
+        )
+
+    def _keep(self, tx: Transaction) -> None:
+        """Keep what the append has just made true."""
+        if tx.epoch != self._cache.epoch:
+            return
+        for aggregate in tx.changed():
+            self._cache.keep(aggregate)
+        freed = {freed.scope for freed in tx.freed}
+        self._cache.forget(freed)
+        for scope, state in tx.scopes.items():
+            taken = [taken.amount for taken in tx.taken.values() if taken.scope == scope]
+            if taken and scope not in freed:
+                after = ScopeState(state.held + len(taken), state.amount + sum(taken), state.version + 1)
+                self._cache.keep_scope(scope, after)
+
+    def _forget(self, tx: Transaction) -> None:
+        self._cache.forget(tx.reads.aggregates)
+        self._cache.forget(tx.reads.scopes)
+
+
+async def _run_part(tx: Transaction, part: Part) -> msgspec.Struct:
+    """Run one command's handler; If-Match is held against its target as the handler found it."""
+    before = len(tx.events)
+    try:
+        result = await part.handler.handle(tx, part.command)
+    except Refusal as refusal:
+        if refusal.code != "not_found":
+            _require_match(tx, part, before)
+        raise
+    _require_match(tx, part, before)
+    return result
+
+
+def _require_match(tx: Transaction, part: Part, before: int) -> None:
+    if part.if_match is None or part.handler.target is None:
+        return
+    target: str = getattr(part.command, part.handler.target)
+    seq = tx.seq_before(target, before)
+    if seq is not None and seq != part.if_match:
+        raise Refusal("seq_mismatch", f"{target} is at seq {seq}, not {part.if_match}")
+
+
+def _appends(outcome: Decided | Refused, submission: Submission) -> TypeIs[Decided]:
+    """Whether something is to be written: events, or an answer under the client's key."""
+    return isinstance(outcome, Decided) and (bool(outcome.tx.events) or submission.key is not None)
+
+
+def _contended(tx: Transaction) -> set[str]:
+    """Name what other decisions might change at the same time: existing aggregates, and scopes read and changed."""
+    changed = {event.aggregate_id for event in tx.events if tx.reads.aggregates[event.aggregate_id]}
+    scopes = {taken.scope for taken in tx.taken.values()} | {freed.scope for freed in tx.freed}
+    return changed | (scopes & tx.reads.scopes.keys())
+
+
+def _key_of(submission: Submission, key: str) -> IdempotencyKey:
+    actor = submission.context.actor
+    return IdempotencyKey(actor.type, actor.id, submission.name, key)
+
+
+def _key_reused() -> Refusal:
+    return Refusal("idempotency_key_reuse", "this key was used for another request")

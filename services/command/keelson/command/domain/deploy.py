@@ -1,0 +1,95 @@
+"""Deploys: a release on its way into an environment, one open at a time."""
+
+from typing import Literal
+
+import msgspec
+
+from keelson.command.domain.deploy_state import TRANSITIONS, Deploy, supersede_open
+from keelson.command.domain.env import Env
+from keelson.command.domain.release import Release
+from keelson.command.fields import DeployId, EnvId, ReleaseId, Text
+from keelson.command.handlers import Command, Handler
+from keelson.command.refusal import Refusal
+from keelson.command.state import Aggregate
+from keelson.command.transaction import Transaction
+from keelson.events.deploy import DeployCreated, DeployKind, DeployStatusChanged
+from keelson.events.env import EnvProcess, EnvReleaseSet
+from keelson.events.release import Process
+
+
+class CreateDeploy(Command, frozen=True, kw_only=True):
+    """Deploy a release into an environment; an open deploy is superseded."""
+
+    env_id: EnvId
+    release_id: ReleaseId
+    kind: DeployKind = "deploy"
+    deploy_id: DeployId | None = None
+
+
+class SetDeployStatus(Command, frozen=True, kw_only=True):
+    """Say how far a deploy is."""
+
+    deploy_id: DeployId
+    status: Literal["rolling", "succeeded", "failed"]
+    message: Text | None = None
+
+
+class DeployResult(msgspec.Struct, frozen=True):
+    """Which deploy."""
+
+    deploy_id: str
+
+
+async def create_deploy(tx: Transaction, command: CreateDeploy) -> DeployResult:
+    """Queue it and set the environment's release, at once."""
+    env = await tx.get(Env, command.env_id)
+    release = await tx.get(Release, command.release_id)
+    if release.ids.app_id != env.ids.app_id:
+        raise Refusal("wrong_app", f"release {release.id} is of another app than environment {env.id}")
+    deploy_id = await tx.new_id(Deploy, command.deploy_id)
+    await supersede_open(tx, env.state.deploy_id, f"deploy {deploy_id} took its place")
+    number = release.state.number
+    created = DeployCreated(release_id=release.id, release_number=number, kind=command.kind)
+    tx.create(Deploy, deploy_id, env.ids, created)
+    tx.append(
+        env,
+        EnvReleaseSet(
+            deploy_id=deploy_id, release_id=release.id, release_number=number, processes=_scaled(release, env)
+        ),
+    )
+    return DeployResult(deploy_id)
+
+
+def _scaled(release: Aggregate[Release], env: Aggregate[Env]) -> dict[str, EnvProcess]:
+    """Give the release's processes as the environment wants them: one replica of what it never scaled."""
+    return {
+        name: _replicated(process, env.state.replicas.get(name, 1)) for name, process in release.state.processes.items()
+    }
+
+
+def _replicated(process: Process, replicas: int) -> EnvProcess:
+    return EnvProcess(**msgspec.structs.asdict(process), replicas=replicas)
+
+
+async def set_deploy_status(tx: Transaction, command: SetDeployStatus) -> DeployResult:
+    """Take it on to its next status, unless that is its status."""
+    deploy = await tx.get(Deploy, command.deploy_id)
+    status = deploy.state.status
+    if status == command.status:
+        return DeployResult(deploy.id)
+    if command.status not in TRANSITIONS.get(status, ()):
+        raise Refusal("invalid_transition", f"deploy {deploy.id} is {status} and cannot become {command.status}")
+    tx.append(deploy, DeployStatusChanged(status=command.status, message=command.message))
+    return DeployResult(deploy.id)
+
+
+HANDLERS = (
+    Handler(name="deploy.create", command=CreateDeploy, handle=create_deploy, result=DeployResult),
+    Handler(
+        name="deploy.set_status",
+        command=SetDeployStatus,
+        handle=set_deploy_status,
+        result=DeployResult,
+        target="deploy_id",
+    ),
+)

@@ -1,0 +1,149 @@
+"""Environments: where a release of an app runs, how many of each process, and with which variables."""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from keelson.command.domain.app import App
+from keelson.command.domain.deploy_state import supersede_open
+from keelson.command.fields import AppId, EnvId, Name, ProcessName, Text, VariableName
+from keelson.command.handlers import Command, Handler
+from keelson.command.refusal import Refusal
+from keelson.command.state import State
+from keelson.command.transaction import Transaction
+from keelson.events import Event
+from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
+
+# Without a quota of its organisation, an environment may want so many of one process.
+MAX_REPLICAS = 1000
+
+
+class Env(State, frozen=True, kw_only=True):
+    """An environment; `replicas` names every process of its release."""
+
+    aggregate_type: ClassVar[str] = "env"
+    noun: ClassVar[str] = "environment"
+
+    name: str
+    deploy_id: str | None = None
+    replicas: dict[str, int] = {}
+    variables: dict[str, str] = {}
+
+    @classmethod
+    def evolve(cls, state: "Env | None", event: Event) -> "Env":
+        """Give the state after an event."""
+        match state, event:
+            case None, EnvCreated(name=name):
+                return cls(name=name)
+            case Env(), EnvRenamed(name=name):
+                return msgspec.structs.replace(state, name=name)
+            case Env(), EnvDeleted():
+                return msgspec.structs.replace(state, deleted=True)
+            case Env(), EnvScaled(replicas=replicas):
+                return msgspec.structs.replace(state, replicas=replicas)
+            case Env(), EnvConfigSet(variables=variables):
+                return msgspec.structs.replace(state, variables=variables)
+            case Env(), EnvReleaseSet(deploy_id=deploy_id, processes=processes):
+                replicas = {name: process.replicas for name, process in processes.items()}
+                return msgspec.structs.replace(state, deploy_id=deploy_id, replicas=replicas)
+            case _:
+                raise TypeError(f"not an event of this environment: {event.event_type}")
+
+
+class CreateEnv(Command, frozen=True, kw_only=True):
+    """Create an environment; its name is unique in the app."""
+
+    app_id: AppId
+    name: Name
+    env_id: EnvId | None = None
+
+
+class RenameEnv(Command, frozen=True, kw_only=True):
+    """Rename an environment; its old name is free at once."""
+
+    env_id: EnvId
+    name: Name
+
+
+class DeleteEnv(Command, frozen=True, kw_only=True):
+    """Delete an environment; its name is free at once, and an open deploy is superseded."""
+
+    env_id: EnvId
+
+
+class ScaleEnv(Command, frozen=True, kw_only=True):
+    """Want so many replicas of the named processes; the others stay as they are."""
+
+    env_id: EnvId
+    replicas: Annotated[dict[ProcessName, Annotated[int, Meta(ge=0, le=1_000_000)]], Meta(min_length=1, max_length=100)]
+
+
+class SetEnvConfig(Command, frozen=True, kw_only=True):
+    """Set the whole of the environment's non-secret variables."""
+
+    env_id: EnvId
+    variables: Annotated[dict[VariableName, Text], Meta(max_length=1000)]
+
+
+class EnvResult(msgspec.Struct, frozen=True):
+    """Which environment."""
+
+    env_id: str
+
+
+async def create_env(tx: Transaction, command: CreateEnv) -> EnvResult:
+    """Create it, in a live app."""
+    app = await tx.get(App, command.app_id)
+    env_id = await tx.new_id(Env, command.env_id)
+    tx.create(Env, env_id, msgspec.structs.replace(app.ids, env_id=env_id), EnvCreated(name=command.name))
+    return EnvResult(env_id)
+
+
+async def rename_env(tx: Transaction, command: RenameEnv) -> EnvResult:
+    """Rename it, unless that is its name."""
+    env = await tx.get(Env, command.env_id)
+    if env.state.name != command.name:
+        tx.append(env, EnvRenamed(name=command.name))
+    return EnvResult(env.id)
+
+
+async def delete_env(tx: Transaction, command: DeleteEnv) -> EnvResult:
+    """Delete it; nothing may roll into it any more."""
+    env = await tx.get(Env, command.env_id)
+    await supersede_open(tx, env.state.deploy_id, "the environment was deleted")
+    tx.append(env, EnvDeleted())
+    return EnvResult(env.id)
+
+
+async def scale_env(tx: Transaction, command: ScaleEnv) -> EnvResult:
+    """Scale processes of its release, unless they are so."""
+    env = await tx.get(Env, command.env_id)
+    for process, wanted in command.replicas.items():
+        if process not in env.state.replicas:
+            raise Refusal("unknown_process", f"the release of {env.id} has no process {process}")
+        if wanted > MAX_REPLICAS:
+            raise Refusal("quota_exceeded", f"{process} may have at most {MAX_REPLICAS} replicas, {wanted} are wanted")
+    replicas = env.state.replicas | command.replicas
+    if replicas != env.state.replicas:
+        tx.append(env, EnvScaled(replicas=replicas))
+    return EnvResult(env.id)
+
+
+async def set_env_config(tx: Transaction, command: SetEnvConfig) -> EnvResult:
+    """Set its variables, unless they are so."""
+    env = await tx.get(Env, command.env_id)
+    if command.variables != env.state.variables:
+        tx.append(env, EnvConfigSet(variables=command.variables))
+    return EnvResult(env.id)
+
+
+HANDLERS = (
+    Handler(name="env.create", command=CreateEnv, handle=create_env, result=EnvResult),
+    Handler(name="env.rename", command=RenameEnv, handle=rename_env, result=EnvResult, target="env_id"),
+    Handler(
+        name="env.delete", command=DeleteEnv, handle=delete_env, result=EnvResult, target="env_id", needs_reason=True
+    ),
+    Handler(name="env.scale", command=ScaleEnv, handle=scale_env, result=EnvResult, target="env_id"),
+    Handler(name="env.set_config", command=SetEnvConfig, handle=set_env_config, result=EnvResult, target="env_id"),
+)

@@ -1,0 +1,22 @@
+"""What a handler answers when a rule forbids the command: a code and a sentence, no HTTP."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure
+    """The command is refused on the state that its transaction read; it is confirmed before anybody hears of it."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        # Which command of a bundle was refused; set by whoever runs them.
+        self.command_index = 0
+
+
+def not_found(noun: str, aggregate_id: str) -> Refusal:
+    """Refuse for what is not there, or not any more."""
+    return Refusal("not_found", f"there is no {noun} {aggregate_id}")
+
+
+def name_taken(name: str) -> Refusal:
+    """Refuse a name that another holds."""
+    return Refusal("name_taken", f"the name {name} is taken")

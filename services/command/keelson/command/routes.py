@@ -1,0 +1,176 @@
+"""The paths of the command service."""
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from keelson.command.handlers import Handler
+from keelson.command.headers import CommandHeaders, DocumentedHeaders
+from keelson.command.refusal import Refusal
+from keelson.command.registry import HANDLERS
+from keelson.command.requests import Bundle, read_bundle, read_command
+from keelson.command.submission import Answer, EventReference, PartAnswer, Submission
+from keelson.log.append import AppendUnavailableError
+from keelson.service.json import JsonResponse
+from keelson.service.openapi import Operation
+from keelson.service.problems import Problem, declare_rule, unavailable
+from keelson.views import PROJECTIONS
+
+RULES = (
+    declare_rule("quota_exceeded", "It would be more than the quota allows"),
+    declare_rule("invalid_transition", "It cannot go from its status to that one"),
+    declare_rule("wrong_app", "The release and the environment are of different apps"),
+    declare_rule("unknown_process", "The release has no such process"),
+)
+
+_REFUSALS = (
+    "malformed",
+    "invalid",
+    "reason_required",
+    "not_supported",
+    "unsupported_media_type",
+    "timeout",
+    "not_found",
+    "name_taken",
+    "id_taken",
+    "in_use",
+    "concurrent_change",
+    "idempotency_key_reuse",
+    "seq_mismatch",
+    *RULES,
+)
+
+R = TypeVar("R")
+
+
+class CommandAnswer(msgspec.Struct, Generic[R], frozen=True):
+    """What became of a command; `projected` is true once the views have it, if that was waited for."""
+
+    position: int
+    changed: bool
+    projected: bool
+    result: R
+    events: list[EventReference]
+
+
+class BundleAnswer(msgspec.Struct, frozen=True):
+    """What became of a bundle, command by command."""
+
+    position: int
+    changed: bool
+    projected: bool
+    results: list[PartAnswer]
+
+
+class CommandSummary(msgspec.Struct, frozen=True):
+    """A command that this service knows; `schema` is the JSON Schema of its body."""
+
+    name: str
+    summary: str
+    schema: dict[str, Any]
+
+
+class CommandList(msgspec.Struct, frozen=True):
+    """All commands."""
+
+    items: list[CommandSummary]
+
+
+async def post_command(request: Request) -> Response:
+    """Answer one command."""
+    submission, headers = await read_command(request)
+    answer, projected = await _decide(request, submission, headers)
+    part = answer.parts[0]
+    content = CommandAnswer(answer.position, part.changed, projected, part.result, part.events)
+    return _respond(content, answer, headers)
+
+
+async def post_bundle(request: Request) -> Response:
+    """Answer a bundle."""
+    submission, headers = await read_bundle(request)
+    answer, projected = await _decide(request, submission, headers)
+    return _respond(BundleAnswer(answer.position, answer.changed, projected, answer.parts), answer, headers)
+
+
+async def list_commands(_request: Request) -> Response:
+    """Answer with all commands."""
+    return JsonResponse(_COMMANDS)
+
+
+async def refuse_heartbeat(_request: Request) -> Response:
+    """Refuse what the API knows and this version has not built."""
+    raise Problem("not_supported", "This path is not built yet")
+
+
+async def _decide(request: Request, submission: Submission, headers: CommandHeaders) -> tuple[Answer, bool]:
+    try:
+        answer = await request.app.state.decider.decide(submission)
+    except Refusal as refusal:
+        members: dict[str, Any] = {"command_index": refusal.command_index} if len(submission.parts) > 1 else {}
+        raise Problem(refusal.code, refusal.detail, **members) from None
+    except AppendUnavailableError:
+        raise unavailable("The log could not be written in time; repeat with the same Idempotency-Key") from None
+    return answer, await _wait(request, answer, headers.wait_s)
+
+
+async def _wait(request: Request, answer: Answer, wait_s: int | None) -> bool:
+    """Wait for every projection that listens to one of the events; for all of them if nothing had to change."""
+    if wait_s is None:
+        return False
+    types = {event.type for event in answer.events}
+    projections = [
+        name for name, projection in PROJECTIONS.items() if not types or any(map(projection.listens_to, types))
+    ]
+    projected: bool = await request.app.state.checkpoints.wait_for(projections, answer.position, wait_s)
+    return projected
+
+
+def _respond(content: msgspec.Struct, answer: Answer, headers: CommandHeaders) -> Response:
+    shown = {"Keelson-Position": str(answer.position)}
+    if headers.wait_s is not None:
+        shown["Preference-Applied"] = f"wait={headers.wait_s}"
+    return JsonResponse(content, headers=shown)
+
+
+def _summarise(handler: Handler) -> CommandSummary:
+    return CommandSummary(handler.name, handler.summary, msgspec.json.schema(handler.command))
+
+
+def _operation(handler: Handler) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"/v1/commands/{handler.name}",
+        summary=handler.summary,
+        headers=DocumentedHeaders,
+        request=handler.command,
+        response=CommandAnswer[handler.result],  # type: ignore[name-defined] # msgspec reads it at run time
+        problems=_REFUSALS,
+        tags=(handler.name.partition(".")[0],),
+    )
+
+
+_COMMANDS = CommandList([_summarise(handler) for handler in HANDLERS.values()])
+
+ROUTES = (
+    Route("/v1/commands/{name}", post_command, methods=["POST"]),
+    Route("/v1/commands", post_bundle, methods=["POST"]),
+    Route("/v1/commands", list_commands, methods=["GET"]),
+    Route("/v1/nodes/{id}/heartbeat", refuse_heartbeat, methods=["POST"]),
+)
+
+OPERATIONS = (
+    *map(_operation, HANDLERS.values()),
+    Operation(
+        method="POST",
+        path="/v1/commands",
+        summary="Several commands that succeed or fail as one",
+        headers=DocumentedHeaders,
+        request=Bundle,
+        response=BundleAnswer,
+        problems=("unknown_command", *_REFUSALS),
+    ),
+    Operation(method="GET", path="/v1/commands", summary="The commands", response=CommandList),
+)

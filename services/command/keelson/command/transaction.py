@@ -1,0 +1,133 @@
+"""The transaction: all that a handler sees. It reads, it decides, and it remembers what it read."""
+
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from keelson.command.refusal import Refusal, name_taken, not_found
+from keelson.command.state import Aggregate, S, State, StateCache
+from keelson.events import Event, Ids, Release
+from keelson.events.ids import AggregateId, Seq
+from keelson.log.confirm import ScopeState
+from keelson.log.decision import FreedScope, NewEvent, ReadSet, TakenKey
+
+
+class Reader(Protocol):
+    """Reads what is not warm, from the log."""
+
+    async def read_aggregate(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
+        """Fold an aggregate; None if it has no event."""
+
+    async def read_scope(self, scope: str) -> ScopeState:
+        """Give what a claim scope holds."""
+
+    async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
+        """Count the keys that these aggregates hold in a scope."""
+
+
+class Transaction:
+    """One decision in the making: one command, or the commands of a bundle, later ones seeing earlier ones.
+
+    Whatever is read joins the read set; the append, or the confirmation, refuses the decision if any of it has moved.
+    """
+
+    def __init__(self, reader: Reader, cache: StateCache, mint: Callable[[str], str]) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._mint = mint
+        self._aggregates: dict[AggregateId, Aggregate[Any] | None] = {}
+        self.epoch = cache.epoch
+        self.reads = ReadSet()
+        self.scopes: dict[str, ScopeState] = {}
+        self.events: list[NewEvent] = []
+        self.taken: dict[tuple[str, str], TakenKey] = {}
+        self.freed: dict[FreedScope, None] = {}
+
+    async def read(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
+        """Give an aggregate, also a deleted one, as this transaction's events leave it; None if it never was."""
+        own_id = AggregateId(aggregate_id)
+        if own_id not in self._aggregates:
+            found = self._cache.read(own_id) or await self._read_cold(state_type, own_id)
+            self._aggregates[own_id] = found
+            self.reads.aggregates[own_id] = found.seq if found else Seq(0)
+        return self._aggregates[own_id]
+
+    async def get(self, state_type: type[S], aggregate_id: str) -> Aggregate[S]:
+        """Give a live aggregate. Raises Refusal `not_found` for one that never was or was deleted."""
+        found = await self.read(state_type, aggregate_id)
+        if found is None or found.state.deleted:
+            raise not_found(state_type.noun, aggregate_id)
+        return found
+
+    async def held(self, scope: str) -> int:
+        """Give how many keys a claim scope holds, with what this transaction has taken and freed so far."""
+        if scope not in self.scopes:
+            state = self._cache.read_scope(scope) or await self._reader.read_scope(scope)
+            self._cache.keep_scope(scope, state)
+            self.scopes[scope] = state
+            self.reads.scopes[scope] = state.version
+        taken = sum(1 for taken in self.taken.values() if taken.scope == scope)
+        freed = [freed.aggregate_id for freed in self.freed if freed.scope == scope]
+        return self.scopes[scope].held + taken - (await self._reader.count_held(scope, freed) if freed else 0)
+
+    async def new_id(self, state_type: type[State], chosen: str | None) -> AggregateId:
+        """Give the id of an aggregate to be created. Raises Refusal `id_taken` for a chosen one that ever existed."""
+        if chosen is not None:
+            if await self.read(state_type, chosen) is not None:
+                raise Refusal("id_taken", f"the id {chosen} is taken")
+            return AggregateId(chosen)
+        minted = AggregateId(self._mint(state_type.aggregate_type))
+        self._aggregates[minted] = None
+        self.reads.aggregates[minted] = Seq(0)
+        return minted
+
+    def create(self, state_type: type[S], aggregate_id: AggregateId, ids: Ids, event: Event) -> Aggregate[S]:
+        """Append the first event of an aggregate whose id came from `new_id`; `ids` are its ancestors' and its own."""
+        return self._append(Aggregate(aggregate_id, Seq(1), ids, state_type.evolve(None, event)), event)
+
+    def append(self, aggregate: Aggregate[S], event: Event) -> Aggregate[S]:
+        """Append an event to an aggregate that was read; give the aggregate as it is afterwards."""
+        current: Aggregate[S] = self._aggregates[aggregate.id] or aggregate
+        state = type(current.state).evolve(current.state, event)
+        return self._append(Aggregate(current.id, Seq(current.seq + 1), current.ids, state), event)
+
+    def seq_before(self, aggregate_id: str, events: int) -> Seq | None:
+        """Give an aggregate's seq as it was when this transaction had so many events; None if it was never read."""
+        found = self._aggregates.get(AggregateId(aggregate_id))
+        if found is None:
+            return None
+        return Seq(found.seq - sum(event.aggregate_id == aggregate_id for event in self.events[events:]))
+
+    def changed(self) -> list[Aggregate[Any]]:
+        """Give the aggregates that this transaction's events change, as they are afterwards."""
+        changed_ids = {event.aggregate_id for event in self.events}
+        return [found for found in self._aggregates.values() if found is not None and found.id in changed_ids]
+
+    async def _read_cold(self, state_type: type[S], aggregate_id: AggregateId) -> Aggregate[S] | None:
+        found = await self._reader.read_aggregate(state_type, aggregate_id)
+        if found is not None:
+            self._cache.keep(found)
+        return found
+
+    def _append(self, aggregate: Aggregate[S], event: Event) -> Aggregate[S]:
+        for change in event.claims_of(aggregate.ids):
+            if isinstance(change, Release):
+                self._free(change.scope, aggregate.id)
+            else:
+                self._take(TakenKey(change.scope, change.key, aggregate.id, change.amount))
+        self.events.append(NewEvent.of(aggregate.id, aggregate.seq, aggregate.ids, event))
+        self._aggregates[aggregate.id] = aggregate
+        return aggregate
+
+    def _free(self, scope: str, aggregate_id: AggregateId) -> None:
+        """Let go of what the aggregate holds in the log, and of what it took in this very transaction."""
+        self.freed[FreedScope(scope, aggregate_id)] = None
+        own = [place for place, taken in self.taken.items() if taken.scope == scope]
+        for place in own:
+            if self.taken[place].aggregate_id == aggregate_id:
+                del self.taken[place]
+
+    def _take(self, taken: TakenKey) -> None:
+        """Take a key; another holder in the log shows at the append, one in this transaction at once."""
+        known = self.taken.setdefault((taken.scope, taken.key), taken)
+        if known.aggregate_id != taken.aggregate_id:
+            raise name_taken(taken.key)
