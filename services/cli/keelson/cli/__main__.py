@@ -1,0 +1,107 @@
+"""`python -m keelson.cli`, also installed as `keelson`: what an operator does beside the HTTP APIs."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
+from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.migrate import migrate
+
+# Exit codes: 0 done, 1 found something wrong, 2 could not be done.
+OK, WRONG, FAILED = 0, 1, 2
+
+_UNUSABLE: tuple[type[BaseException], ...] = (
+    *UNAVAILABLE,
+    asyncpg.InterfaceError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+def main() -> int:
+    """Run one command; give its exit code."""
+    arguments = _parser().parse_args()
+    dsn = os.environ.get("KEELSON_DATABASE_URL")
+    if not dsn:
+        return _fail("KEELSON_DATABASE_URL is not set; it names the database and the role to work as")
+    try:
+        return asyncio.run(_run(dsn, arguments.run))
+    except _UNUSABLE as error:
+        return _fail(f"the database cannot be used: {error or type(error).__name__}")
+    except asyncpg.InsufficientPrivilegeError as error:
+        return _fail(f"the role of KEELSON_DATABASE_URL may not do this: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="keelson", description="Keelson's command line for operators.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    migrating = commands.add_parser("migrate", help="bring the database's schema up to date (as the log's owner)")
+    migrating.set_defaults(run=_migrate)
+    claims = commands.add_parser("claims", help="compare the claims with the log, or derive them again")
+    ways = claims.add_subparsers(required=True, metavar="WAY")
+    ways.add_parser("verify", help="name every difference").set_defaults(run=_verify_claims)
+    ways.add_parser("rebuild", help="mend every difference (as the log's owner)").set_defaults(run=_rebuild_claims)
+    return parser
+
+
+async def _run(dsn: str, run: "Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[int]]") -> int:
+    connection = await connect(dsn, application_name="keelson-cli")
+    try:
+        return await run(connection)
+    finally:
+        connection.terminate()
+
+
+async def _migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    for name in await migrate(connection):
+        _say(f"applied {name}")
+    _say("the schema is up to date")
+    return OK
+
+
+async def _verify_claims(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    differences = await verify_claims(connection)
+    _show(differences)
+    _say(f"differences: {len(differences)}" if differences else "the claims are what the log says")
+    return WRONG if differences else OK
+
+
+async def _rebuild_claims(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    differences = await rebuild_claims(connection)
+    _show(differences)
+    _say(f"differences mended: {len(differences)}" if differences else "the claims were what the log says")
+    return OK
+
+
+def _show(differences: list[Difference]) -> None:
+    for each in differences:
+        place = each.scope if each.key is None else f"{each.scope} {each.key}"
+        _say(f"{place}: {_told(each.expected)} by the log, {_told(each.found)} by the table")
+
+
+def _told(claim: Claim | ScopeSum | None) -> str:
+    match claim:
+        case Claim():
+            return f"held by {claim.aggregate_id} for {claim.amount}"
+        case ScopeSum():
+            return f"{claim.held} keys for {claim.amount}"
+        case None:
+            return "nothing"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _fail(why: str) -> int:
+    sys.stderr.write(f"keelson: {why}\n")
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
