@@ -58,6 +58,13 @@ async def test_what_is_not_built_yet_says_so(database: Database) -> None:
             assert (answer.status, answer.code) == (404, "not_found"), path
 
 
+async def test_a_header_that_means_nothing_here_is_not_ignored(database: Database) -> None:
+    async with open_world(database), served(database) as reader:
+        for path in ("/v1/apps", f"/v1/apps/{APP}", "/v1/events", f"/v1/history/{APP}", "/v1/projections"):
+            answer = await reader.get(path, headers={"Keelson-Reason": "curiosity"})
+            assert (answer.status, answer.code) == (400, "not_supported"), path
+
+
 async def test_ready_when_the_views_are_there_in_this_version(database: Database) -> None:
     async with open_world(database) as world, served(database) as reader:
 

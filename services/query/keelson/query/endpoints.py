@@ -1,14 +1,20 @@
 """What every endpoint is: an operation as OpenAPI shows it, and the function that answers it."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from keelson.query.parameters import NOT_BUILT
+from keelson.service.headers import require_known
 from keelson.service.openapi import Operation
+from keelson.service.parameters import read_parameters
 from keelson.service.problems import Problem
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -32,6 +38,12 @@ def not_built_routes(paths: Iterable[str]) -> list[Route]:
 
 async def _refuse_not_built(_request: Request) -> Response:
     raise Problem("not_supported", "This path is not built yet")
+
+
+def read_query(request: Request, type_: type[T], *, not_built: Collection[str] = NOT_BUILT) -> T:
+    """Read what is asked, by parameters alone: a Keelson-… header that means nothing here is refused, not ignored."""
+    require_known(request.scope["headers"])
+    return read_parameters(request, type_, not_built=not_built)
 
 
 def reflecting(position: int) -> dict[str, str]:

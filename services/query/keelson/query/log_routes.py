@@ -7,11 +7,10 @@ from starlette.responses import Response
 from keelson.events.ids import read_aggregate_type
 from keelson.log.read import Filter
 from keelson.query.audit import EventItem, EventsPage, EventsQuery, read_events
-from keelson.query.endpoints import Endpoint, reflecting
+from keelson.query.endpoints import Endpoint, read_query, reflecting
 from keelson.query.freshness import Floor, require_epoch
 from keelson.query.history import HistoryItem, read_history
 from keelson.query.parameters import (
-    NOT_BUILT,
     NOT_BUILT_OF_EVENTS,
     EventsParameters,
     HistoryParameters,
@@ -22,7 +21,6 @@ from keelson.query.places import Place, read_place, write_cursor
 from keelson.query.projections import ProjectionsPage, read_projections
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
-from keelson.service.parameters import read_parameters
 from keelson.service.problems import Problem
 
 
@@ -88,7 +86,7 @@ def log_endpoints() -> list[Endpoint]:
 async def list_events(request: Request) -> Response:
     """Answer a page of the audit log; the places asked for are checked against the head of the same snapshot."""
     _refuse_feed(request)
-    parameters = read_parameters(request, EventsParameters, not_built=NOT_BUILT_OF_EVENTS)
+    parameters = read_query(request, EventsParameters, not_built=NOT_BUILT_OF_EVENTS)
     after = _read_after(parameters.after)
     page = await read_events(request.app.state.pool, _events_query(parameters, after))
     request.app.state.epoch.learn(page.epoch)
@@ -105,7 +103,7 @@ async def list_events(request: Request) -> Response:
 async def show_history(request: Request) -> Response:
     """Answer an aggregate's events, and what each changed in its row."""
     aggregate_id: str = request.path_params["aggregate_id"]
-    parameters = read_parameters(request, HistoryParameters, not_built=NOT_BUILT)
+    parameters = read_query(request, HistoryParameters)
     known_id = aggregate_id if read_aggregate_type(aggregate_id) is not None else ""
     history = await read_history(request.app.state.pool, known_id, after_seq=parameters.after, limit=parameters.limit)
     request.app.state.epoch.learn(history.head.epoch)
@@ -123,7 +121,7 @@ async def show_history(request: Request) -> Response:
 
 async def list_projections(request: Request) -> Response:
     """Answer every projection's progress and the head, in one snapshot."""
-    read_parameters(request, NoParameters, not_built=NOT_BUILT)
+    read_query(request, NoParameters)
     epoch, page = await read_projections(request.app.state.pool)
     request.app.state.epoch.learn(epoch)
     return JsonResponse(page, headers=reflecting(page.head))

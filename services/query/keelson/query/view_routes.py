@@ -7,12 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keelson.events.ids import read_aggregate_type
-from keelson.query.endpoints import Endpoint, reflecting
+from keelson.query.endpoints import Endpoint, read_query, reflecting
 from keelson.query.etags import is_known, write_etag
 from keelson.query.parameters import (
     ACTIVITY_FILTERS,
     COLLECTION_FILTERS,
-    NOT_BUILT,
     NOT_BUILT_OF_ACTIVITY,
     CollectionParameters,
     PageParameters,
@@ -26,7 +25,6 @@ from keelson.query.parameters import (
 from keelson.query.reads import View
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
-from keelson.service.parameters import read_parameters
 from keelson.service.problems import Problem
 from keelson.views import PROJECTIONS, table_named
 
@@ -70,7 +68,7 @@ def show_row(view: View) -> Endpoint:
 
     async def handle(request: Request) -> Response:
         state = request.app.state
-        parameters = read_parameters(request, ReadParameters, not_built=NOT_BUILT)
+        parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, view.projection)
         reading = await view.read_row(state.pool, _key(request))
         state.freshness.check(floor, view.projection, reading.checkpoint)
@@ -100,7 +98,7 @@ def list_rows(view: View) -> Endpoint:
 
     async def handle(request: Request) -> Response:
         state = request.app.state
-        parameters = read_parameters(request, parameters_type, not_built=NOT_BUILT)
+        parameters = read_query(request, parameters_type)
         after = _after_key(parameters.cursor)
         floor = await state.freshness.await_view(request, parameters, view.projection)
         page = await view.read_page(
@@ -133,7 +131,7 @@ def list_processes() -> Endpoint:
 
     async def handle(request: Request) -> Response:
         state = request.app.state
-        parameters = read_parameters(request, ReadParameters, not_built=NOT_BUILT)
+        parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, processes.projection)
         page = await processes.read_page(state.pool, {"env_id": _key(request)}, after="", limit=_ALL)
         state.freshness.check(floor, processes.projection, page.checkpoint)
@@ -163,7 +161,7 @@ def list_activity() -> Endpoint:
 
     async def handle(request: Request) -> Response:
         state = request.app.state
-        parameters = read_parameters(request, parameters_type, not_built=NOT_BUILT_OF_ACTIVITY)
+        parameters = read_query(request, parameters_type, not_built=NOT_BUILT_OF_ACTIVITY)
         below = _below_position(parameters.cursor)
         floor = await state.freshness.await_view(request, parameters, view.projection)
         filters = read_filters(parameters, ACTIVITY_FILTERS)
