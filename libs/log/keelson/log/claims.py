@@ -132,6 +132,6 @@ async def _compare(connection: Connection, fold: ClaimsFold) -> list[Difference]
         for scope in expected_sums.keys() | sums.keys()
         if expected_sums.get(scope, nothing) != sums.get(scope, nothing)
     ]
-    return [Difference(*place, expected.get(place), claims.get(place)) for place in sorted(differing)] + [
-        Difference(scope, None, expected_sums.get(scope), sums.get(scope)) for scope in sorted(differing_sums)
-    ]
+    return [
+        Difference(scope, key, expected.get((scope, key)), claims.get((scope, key))) for scope, key in sorted(differing)
+    ] + [Difference(scope, None, expected_sums.get(scope), sums.get(scope)) for scope in sorted(differing_sums)]
