@@ -3,15 +3,13 @@
 What libraries log through `logging` comes out in the same form, as the event `library_logged`.
 """
 
-import json
 import logging
 from typing import Any, BinaryIO
 
-import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+from keelson.service.encoding import encode_anything
 
 
 def configure_logging(service: str, level: str, file: BinaryIO | None = None) -> None:
@@ -41,11 +39,7 @@ def _processors(service: str) -> list[Processor]:
 
 
 def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    """Encode an event; what UTF-8 cannot hold is escaped, so that logging never fails on what it reports."""
-    try:
-        return _encode(event)
-    except UnicodeEncodeError:
-        return json.dumps(event, default=repr).encode()
+    return encode_anything(event)
 
 
 class _Forward(logging.Handler):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from keelson.service.encoding import encode_anything
+
 MEDIA_TYPE = b"application/problem+json"
 
 
@@ -95,24 +97,9 @@ class Problem(Exception):  # noqa: N818 - the standard's name; it is an answer, 
         if self.errors:
             document["errors"] = self.errors
         document |= self.members
-        try:
-            return msgspec.json.encode(document)
-        except UnicodeEncodeError:
-            return msgspec.json.encode(_encodable(msgspec.to_builtins(document)))
+        return encode_anything(document)
 
 
 def unavailable(detail: str, *, retry_after_s: int = 1) -> Problem:
     """Give the 503 that says that nothing was promised and when to repeat."""
     return Problem("unavailable", detail, headers={"Retry-After": str(retry_after_s)})
-
-
-def _encodable(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-8", "replace").decode()
-        case dict():
-            return {_encodable(key): _encodable(item) for key, item in value.items()}
-        case list():
-            return [_encodable(item) for item in value]
-        case _:
-            return value
