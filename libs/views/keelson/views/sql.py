@@ -45,6 +45,11 @@ def mark_of(projection: str) -> str:
     return f"projection {projection}"
 
 
+def analyze(table: Table, schema: str) -> str:
+    """Tell the planner what is in the table."""
+    return f"ANALYZE {schema}.{table.name}"
+
+
 def move_table(table: Table) -> str:
     """Move a rebuilt table, with its indexes and rights, among the live ones. Locks: ACCESS EXCLUSIVE on it."""
     return f"ALTER TABLE {NEXT}.{table.name} SET SCHEMA {LIVE}"

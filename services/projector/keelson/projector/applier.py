@@ -60,8 +60,7 @@ class Applier:
         except PASSING:
             raise
         except PoisonError as error:
-            envelope = folded.batch.envelopes[error.position - folded.batch.start - 1]
-            return stop_at(envelope, error)
+            return stop_at(folded.batch.envelope_at(error.position), error)
         except REFUSED as error:
             return stop_at(folded.batch.envelopes[await self._find_refused(folded.batch, place)], error)
         except asyncpg.PostgresError as error:  # a table that is gone, a right that was taken: not of any one event

@@ -43,6 +43,10 @@ class Batch:
         if (envelope.type, envelope.version) not in self._registry.classes:
             raise UnknownEventError(envelope.type, envelope.version)
 
+    def envelope_at(self, position: int) -> Envelope:
+        """Give the envelope at a position of this batch."""
+        return self.envelopes[position - self.start - 1]
+
     def since(self, position: int) -> "Batch":
         """Give what comes after a position, which must be where a command ends."""
         return self if position == self.start else self._part(position - self.start, len(self.envelopes))

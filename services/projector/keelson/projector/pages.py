@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
 from keelson.events import REGISTRY, Registry
 from keelson.events.ids import Position
-from keelson.log.database import Database
+from keelson.log.database import Database, Pool
 from keelson.log.read import read_page
 from keelson.projector.batch import Batch
 
@@ -29,6 +31,29 @@ async def read_batch(db: Database, after: int, limit: int, registry: Registry = 
     if envelopes and (envelopes[0].position != after + 1 or envelopes[-1].position != after + len(envelopes)):
         raise LogGapError(f"positions are missing in the log after {after}")
     return Batch(after, envelopes, page.head, registry)
+
+
+async def read_through(db: Pool, after: int, page_size: int, work: Callable[[Batch], Awaitable[None]]) -> int:
+    """Give every batch after a position to `work`, one after another, up to the head; give where that was.
+
+    The next is read while one is worked on. Raises what reading and `work` raise.
+    """
+    batch = await read_batch(db, after, page_size)
+    while not batch.is_last:
+        batch = await _read_during(work(batch), read_batch(db, batch.end, page_size))
+    if batch.envelopes:
+        await work(batch)
+    return batch.end
+
+
+async def _read_during(working: Awaitable[None], reading: Coroutine[Any, Any, Batch]) -> Batch:
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            read = tasks.create_task(reading)
+            await working
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return read.result()
 
 
 class Pages:

@@ -1,0 +1,163 @@
+"""Rebuilding beside the live tables: events arrive, readers read, processes die, and nobody sees a gap (F23)."""
+
+import asyncio
+from collections.abc import Collection
+
+import pytest
+
+from keelson.events.org import OrgCreated, OrgRenamed
+from keelson.log.database import Pool
+from keelson.projector.checkpoints import read_checkpoint
+from keelson.projector.leases import Leases
+from keelson.projector.rebuild import Options, RebuildError, lease_of, rebuild
+from keelson.projector.status import complaints, read_standing
+from keelson.projector.verify import verify
+from keelson.views import PROJECTIONS, Projection, sql
+from keelson.views.platform import APPS, PLATFORM
+from keelson.views.tenancy import ORGS, PROJECTS, TENANCY, org_created, org_renamed
+from support.database import Database
+from support.projecting import assert_views_equal_fold, caught_up, connected, item_of, pooled, replica
+from support.story import Story, insert
+from support.waiting import eventually
+
+SMALL = Options(page_size=50, lease_wait_s=5)
+
+
+def leases_of(pool: Pool, holder: str = "rebuilder") -> Leases:
+    return Leases(pool, holder, duration_s=10)
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+async def test_a_rebuild_gives_the_same_views(database: Database, name: str) -> None:
+    lines: list[str] = []
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=2, first=2).tell(400))
+        async with replica(database):
+            head = await caught_up(pool)
+        position = await rebuild(PROJECTIONS[name], pool, leases_of(pool), lines.append, SMALL)
+
+        assert position == head
+        assert (await verify(PROJECTIONS[name], pool)).is_good
+        await assert_views_equal_fold(pool)
+    assert lines[-1] == f"swapped at position {head:,}"
+
+
+async def test_a_rebuild_of_what_never_began_begins_it(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=3, first=2).tell(50))
+        await rebuild(TENANCY, pool, leases_of(pool), lambda _: None)
+
+        await assert_views_equal_fold(pool, {"tenancy": TENANCY})
+
+
+async def test_f23_readers_see_no_gap_while_events_arrive(database: Database) -> None:
+    """Positions never go back, lists are never empty, and what is swapped in is complete."""
+    story = Story(seed=4, first=2)
+    rebuilt = asyncio.Event()
+
+    async def append() -> None:
+        async with connected(database.owner_dsn) as owner:
+            while not rebuilt.is_set():
+                await insert(owner, story.tell(5))
+
+    async def read() -> int:
+        page = sql.select_page(APPS, (), deleted=True)
+        seen, reads = 0, 0
+        async with connected(database.query_dsn) as reader:
+            while not rebuilt.is_set():
+                rows = await reader.fetch(page, "platform", "", 1000)
+                assert rows[0]["found"], "a reader saw an empty table"
+                assert rows[0]["checkpoint"] >= seen, "a reader saw the position go back"
+                assert all(row["position"] <= row["checkpoint"] for row in rows)
+                seen, reads = rows[0]["checkpoint"], reads + 1
+        return reads
+
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool, replica(database):
+        await insert(owner, story.tell(300))
+        await caught_up(pool)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(append())
+            readers = [tasks.create_task(read()) for _ in range(3)]
+            for _ in range(3):
+                await rebuild(PLATFORM, pool, leases_of(pool), lambda _: None, SMALL)
+            rebuilt.set()
+        await caught_up(pool)
+
+        await assert_views_equal_fold(pool)
+    assert all(reader.result() > 10 for reader in readers)
+
+
+async def test_a_second_rebuild_is_refused_while_one_runs(database: Database) -> None:
+    async with pooled(database.projector_dsn) as pool:
+        await leases_of(pool, "another").take([lease_of(TENANCY)])
+
+        with pytest.raises(RebuildError, match="being rebuilt by another process"):
+            await rebuild(TENANCY, pool, leases_of(pool), lambda _: None, Options(lease_wait_s=0.3))
+
+
+async def test_a_frozen_rebuild_is_fenced_off_when_another_takes_over(database: Database) -> None:
+    """The lease is checked in each transaction: whoever wakes up late writes nothing into the other's tables."""
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+
+        class Frozen(Leases):
+            """Wakes up, after it took its lease, to find that another has it."""
+
+            async def take(self, names: Collection[str]) -> None:
+                await super().take(names)
+                await owner.execute("UPDATE ops.leases SET holder = 'another'")
+
+        with pytest.raises(RebuildError, match="another rebuild has taken over"):
+            await rebuild(TENANCY, pool, Frozen(pool, "frozen", duration_s=10), lambda _: None, SMALL)
+
+
+async def test_a_poison_event_ends_a_rebuild_and_leaves_the_live_tables(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=7, first=2).tell(50))
+        async with replica(database):
+            head = await caught_up(pool)
+        newer = Projection("tenancy", version=2, tables=(ORGS, PROJECTS))
+
+        with pytest.raises(RebuildError, match=r"event 2 \(org.created\) cannot be applied: orgs has no row org_"):
+            await rebuild(newer, pool, leases_of(pool), lambda _: None, SMALL)
+
+        checkpoint = await read_checkpoint(pool, "tenancy")
+        assert checkpoint is not None
+        assert (checkpoint.version, checkpoint.position, checkpoint.state) == (1, head, "running")
+        await assert_views_equal_fold(pool)
+
+
+async def test_a_swap_gives_way_to_a_reader_who_takes_long(database: Database) -> None:
+    lines: list[str] = []
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=8, first=2).tell(50))
+        async with replica(database):
+            await caught_up(pool)
+        async with connected(database.query_dsn) as reader, asyncio.TaskGroup() as tasks:
+            transaction = reader.transaction()
+            await transaction.start()
+            await reader.fetch(sql.select_all(APPS))
+            rebuilding = tasks.create_task(rebuild(PLATFORM, pool, leases_of(pool), lines.append, SMALL))
+            await eventually(lambda: "the live tables are in use; trying again" in lines)
+            await transaction.rollback()
+            await rebuilding
+
+        await assert_views_equal_fold(pool)
+
+
+async def test_a_rebuild_as_another_version_drops_the_tables_of_the_old(database: Database) -> None:
+    """Also those that the new version does not have; replicas of the old version do not run it any more."""
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=9, first=2).tell(50))
+        async with replica(database) as old:
+            await caught_up(pool)
+            newer = Projection("tenancy", version=2, tables=(ORGS,))
+            newer.on(OrgCreated)(org_created)
+            newer.on(OrgRenamed)(org_renamed)
+            head = await rebuild(newer, pool, leases_of(pool), lambda _: None)
+
+            await insert(owner, Story(seed=10, first=head + 1).tell(20))
+            await caught_up(pool, "platform", "activity")
+            assert await pool.fetchval("SELECT to_regclass('views.projects') IS NULL")
+            assert (await item_of(pool, "tenancy")).checkpoint == head
+            complaint = "tenancy needs rebuild: stored version 2, code has 1"
+            assert complaint in complaints(await read_standing(pool), old.projections)
