@@ -146,8 +146,9 @@ async def test_a_swap_gives_way_to_a_reader_who_takes_long(database: Database) -
 
 async def test_a_rebuild_as_another_version_drops_the_tables_of_the_old(database: Database) -> None:
     """Also those that the new version does not have; replicas of the old version do not run it any more."""
+    story = Story(seed=9, first=2)
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
-        await insert(owner, Story(seed=9, first=2).tell(50))
+        await insert(owner, story.tell(50))
         async with replica(database) as old:
             await caught_up(pool)
             newer = Projection("tenancy", version=2, tables=(ORGS,))
@@ -155,7 +156,7 @@ async def test_a_rebuild_as_another_version_drops_the_tables_of_the_old(database
             newer.on(OrgRenamed)(org_renamed)
             head = await rebuild(newer, pool, leases_of(pool), lambda _: None)
 
-            await insert(owner, Story(seed=10, first=head + 1).tell(20))
+            await insert(owner, story.tell(20))
             await caught_up(pool, "platform", "activity")
             assert await pool.fetchval("SELECT to_regclass('views.projects') IS NULL")
             assert (await item_of(pool, "tenancy")).checkpoint == head
