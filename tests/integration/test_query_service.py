@@ -152,7 +152,7 @@ async def test_the_document_describes_every_path(database: Database) -> None:
     deploys = {each["name"]: each["schema"] for each in paths["/v1/deploys"]["get"]["parameters"]}
     assert set(deploys) == {
         *("min_position", "limit", "cursor", "deleted"),
-        *("org_id", "project_id", "app_id", "env_id", "status"),
+        *("org_id", "project_id", "app_id", "env_id", "status", "Prefer"),
     }
     assert deploys["status"]["enum"] == ["failed", "queued", "rolling", "succeeded", "superseded"]
     row = document["components"]["schemas"]["AppRow"]["properties"]

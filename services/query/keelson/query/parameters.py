@@ -91,6 +91,18 @@ class NoParameters(msgspec.Struct, frozen=True):
     """What takes nothing."""
 
 
+class ViewHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """What every read of a view understands."""
+
+    prefer: str | None = msgspec.field(default=None, name="Prefer")
+
+
+class RowHeaders(ViewHeaders, frozen=True, kw_only=True):
+    """What a read of one row understands."""
+
+    if_none_match: str | None = msgspec.field(default=None, name="If-None-Match")
+
+
 def filtered_by(base: type[P], table: Table, names: tuple[str, ...]) -> type[P]:
     """Give the parameters of a table's pages: the base's, and a filter per column of these names that it has."""
     types = {field.name: field.type for field in msgspec.structs.fields(table.row)}

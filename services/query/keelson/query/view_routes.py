@@ -16,6 +16,8 @@ from keelson.query.parameters import (
     CollectionParameters,
     PageParameters,
     ReadParameters,
+    RowHeaders,
+    ViewHeaders,
     filtered_by,
     read_filters,
     read_key_cursor,
@@ -85,6 +87,7 @@ def show_row(view: View) -> Endpoint:
         path=f"/v1/{view.name}/{{id}}",
         summary=f"One of the {view.name}, also a deleted one; If-None-Match gives 304",
         parameters=ReadParameters,
+        headers=RowHeaders,
         response=view.table.row,
         problems=(*_PROBLEMS, "not_found"),
         tags=(view.name,),
@@ -118,6 +121,7 @@ def list_rows(view: View) -> Endpoint:
         path=f"/v1/{view.name}",
         summary=f"The {view.name}, ordered by id",
         parameters=parameters_type,
+        headers=ViewHeaders,
         response=ViewPage[view.table.row],  # type: ignore[name-defined]  # a type made at run time
         problems=(*_PROBLEMS, "bad_cursor"),
         tags=(view.name,),
@@ -147,6 +151,7 @@ def list_processes() -> Endpoint:
         path="/v1/envs/{id}/processes",
         summary="The processes that an environment wants",
         parameters=ReadParameters,
+        headers=ViewHeaders,
         response=ViewRows[processes.table.row],  # type: ignore[name-defined]  # a type made at run time
         problems=(*_PROBLEMS, "not_found"),
         tags=("envs",),
@@ -176,6 +181,7 @@ def list_activity() -> Endpoint:
         path="/v1/activity",
         summary="Who did what, to what and why: a line per event, newest first",
         parameters=parameters_type,
+        headers=ViewHeaders,
         response=ViewPage[view.table.row],  # type: ignore[name-defined]  # a type made at run time
         problems=(*_PROBLEMS, "bad_cursor"),
         tags=("audit",),
