@@ -61,7 +61,8 @@ class Supervised:
         process = self.launch(**settings)
 
         def is_ready() -> bool:
-            assert process.poll() is None, f"ended with {process.returncode}:\n{self.output}"
+            if process.poll() is not None:
+                raise RuntimeError(f"ended with {process.returncode}:\n{self.output}")
             assert READY in self.output.splitlines(), self.output
             return True
 

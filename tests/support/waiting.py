@@ -2,22 +2,33 @@
 
 import asyncio
 import inspect
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _POLL_INTERVAL_S = 0.02
+_LOWEST_PORT, _HIGHEST_PORT = 15_000, 30_000
+# Each session begins elsewhere, so that two side by side rarely meet.
+_PORTS = count(_LOWEST_PORT + secrets.randbelow(_HIGHEST_PORT - _LOWEST_PORT))
 
 
 def free_port() -> int:
-    """Give a loopback port that nothing listens on. Another process may take it in between: rare, and then loud."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a loopback port that nothing listens on, each time another.
+
+    It lies below the range from which the kernel gives ports to outgoing connections, so that none of those takes it
+    before whoever asked does.
+    """
+    for _ in range(1000):
+        port = next(_PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise RuntimeError("no free port")
 
 
 @overload

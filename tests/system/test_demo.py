@@ -1,6 +1,7 @@
 """`make demo`: tells its story again and again, on a terminal of 100 columns."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -50,7 +51,7 @@ async def test_the_views_and_the_audit_trail_say_what_was_done(stack: Supervised
     sections = demo(stack).stdout.split("\n\n")
     runs = next(text for text in sections if text.startswith("What runs at"))
     production = next(line for line in runs.splitlines() if line.startswith("storefront  production"))
-    assert production.split("  ")[2:4] == ["storefront 1", "web=4, worker=2"]
+    assert re.split(r"\s{2,}", production)[2:4] == ["storefront 1", "web=4, worker=2"]
     deploys = next(text for text in sections if text.startswith("Deploys"))
     assert [line.split()[4] for line in deploys.splitlines()[3:]].count("rollback") == 1
     trail = next(text for text in sections if text.startswith("The audit trail"))

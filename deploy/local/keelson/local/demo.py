@@ -106,7 +106,9 @@ class Story:
         await self._do("env.set_config", "production", "announce the sale", env_id=production, variables=variables)
         replicas = {"web": 4, "worker": 2}
         await self._do("env.scale", "production", "Saturday's cake sale", env_id=production, replicas=replicas)
-        await self._do("env.scale", "orders production", "same", env_id=back_office, replicas={"api": 3})
+        await self._do(
+            "env.scale", "orders production", "the sale brings more orders", env_id=back_office, replicas={"api": 3}
+        )
 
     async def _break_and_mend(self, storefront: str, staging: str, production: str, first: str) -> None:
         second = await self._release(storefront, "storefront", 2, STOREFRONT, "new checkout, ticket SHOP-118")
@@ -140,9 +142,9 @@ class Story:
     async def _deploy(self, env_id: str, release_id: str, where: str, reason: str, kind: str = "deploy") -> None:
         fields = {"env_id": env_id, "release_id": release_id, "kind": kind}
         result = await self._do("deploy.create", f"{where} ({kind})", reason, **fields)
-        for status, message in (("rolling", "replicas start"), ("succeeded", "all replicas are ready")):
+        for status, message in (("rolling", "replicas start"), ("succeeded", "all replicas ready")):
             fields = {"deploy_id": str(result["deploy_id"]), "status": status, "message": message}
-            await self._do("deploy.set_status", f"{where}: {status}", f"reported by the platform: {message}", **fields)
+            await self._do("deploy.set_status", where, f"{status}: {message}", **fields)
 
     async def _do(self, name: str, what: str, reason: str, /, **data: Any) -> dict[str, Any]:
         answer = await self._client.command(name, data, reason=reason)
@@ -178,8 +180,8 @@ def _print_step(position: str, name: str, what: str, reason: str) -> None:
 
 def _print_where_next(query_url: str) -> None:
     _print(heading("Look around"))
-    _print("The operator token is in dev.json. For instance:")
-    _print(f'  curl -H "Authorization: Bearer $TOKEN" {query_url}/v1/deploys?status=succeeded')
+    _print("With the operator token, which is in dev.json and which `make run` printed:")
+    _print(f'  curl -H "Authorization: Bearer $TOKEN" "{query_url}/v1/deploys?status=succeeded"')
 
 
 def _print(line: str) -> None:

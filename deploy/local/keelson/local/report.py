@@ -105,8 +105,7 @@ def _subject(event: Row, names: Mapping[str, str]) -> str:
     if event["aggregate_type"] == "env":
         return f"{names[event['app_id']]} {own}"
     if event["aggregate_type"] == "deploy":
-        status = event["payload"].get("status", "queued")
-        return f"{names[event['app_id']]} {names[event['env_id']]}: {status}"
+        return f"{names[event['app_id']]} {names[event['env_id']]}"
     return own or str(event["payload"].get("name", event["aggregate_id"]))
 
 
