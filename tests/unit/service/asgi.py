@@ -131,13 +131,14 @@ def make_app(
     *routes: Route,
     lifespan: Callable[[Application], AbstractAsyncContextManager[None]] = no_resources,
     readiness: Mapping[str, Check] | None = None,
+    body_deadline_s: float = 10.0,
     **options: Any,
 ) -> Application:
     """Make an application with these routes beside /echo, which reads the body and tells the actor."""
     echoes = [Route("/echo", echo, methods=["POST"]), Route("/echo", echo, methods=["GET"])]
     return create_app(
         name="test",
-        settings=settings(),
+        settings=settings(body_deadline_s=body_deadline_s),
         routes=[*echoes, *routes],
         authenticator=OperatorToken(TOKEN),
         lifespan=lifespan,

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from keelson.events.registry import UnknownEventError
-from keelson.service import exchange
 from keelson.service.app import Application
 from keelson.service.exchange import MAX_BODY_BYTES, MAX_DISCARDED_BYTES, MAX_HEADER_BYTES
 from keelson.service.json import JsonResponse
@@ -158,14 +157,13 @@ async def test_a_body_that_grows_too_large_is_refused(app: Application) -> None:
     assert (await ask(app, "POST", "/echo", body=[half, half])).json["size"] == MAX_BODY_BYTES
 
 
-async def test_a_body_that_does_not_come_is_timed_out(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "BODY_DEADLINE_S", 0.01)
-    answer = await ask(app, "POST", "/echo", body=[b"some"], stalls=True)
+async def test_a_body_that_does_not_come_is_timed_out() -> None:
+    async with running(make_app(body_deadline_s=0.01)) as app:
+        answer = await ask(app, "POST", "/echo", body=[b"some"], stalls=True)
     assert (answer.problem, answer.header("connection")) == ((408, "timeout"), "close")
 
 
-async def test_a_body_that_trickles_is_timed_out_as_a_whole(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "BODY_DEADLINE_S", 0.2)
+async def test_a_body_that_trickles_is_timed_out_as_a_whole() -> None:
     sent: list[int] = []
 
     async def receive() -> dict[str, object]:
@@ -180,7 +178,7 @@ async def test_a_body_that_trickles_is_timed_out_as_a_whole(app: Application, mo
 
     headers = [(b"authorization", f"Bearer {TOKEN}".encode())]
     scope = {"type": "http", "method": "POST", "path": "/echo", "query_string": b"", "headers": headers}
-    async with asyncio.timeout(5):
+    async with running(make_app(body_deadline_s=0.2)) as app, asyncio.timeout(5):
         await app(scope, receive, send)  # type: ignore[arg-type]
     assert sent == [408]
 

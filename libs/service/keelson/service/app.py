@@ -84,6 +84,7 @@ class Application(Starlette):
             epoch=self.state.epoch,
             metrics=HttpMetrics(self.name),
             public=PUBLIC_PATHS,
+            body_deadline_s=self.state.settings.body_deadline_s,
         )
 
     def _standard_routes(self) -> list[Route]:

@@ -43,6 +43,7 @@ class Boundary:
         epoch: Epoch,
         metrics: HttpMetrics,
         public: Collection[str],
+        body_deadline_s: float,
     ) -> None:
         self._router = router
         self._authenticator = authenticator
@@ -50,6 +51,7 @@ class Boundary:
         self._epoch = epoch
         self._metrics = metrics
         self._public = frozenset(public)
+        self._body_deadline_s = body_deadline_s
         self._log = structlog.get_logger().bind()  # bound once: a lazy logger costs each line a third more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +64,9 @@ class Boundary:
         request_id = _read_request_id(found)
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        exchange = Exchange(scope, receive, send, request_id, self._epoch)
+        exchange = Exchange(
+            scope, receive, send, request_id=request_id, epoch=self._epoch, body_deadline_s=self._body_deadline_s
+        )
         self._metrics.in_flight += 1
         try:
             await self._answer(scope, found, exchange)

@@ -13,7 +13,6 @@ from keelson.service.problems import MEDIA_TYPE, Problem
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_BODY_BYTES: Final = 1024 * 1024
-BODY_DEADLINE_S: Final = 10.0
 # An unread body of no more than that is read and thrown away by the server, and the connection lives on: closing it
 # at once would reset it, and the client might lose the answer.
 MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
@@ -26,6 +25,7 @@ class Exchange:
 
     __slots__ = (
         "_body_bytes",
+        "_body_deadline_s",
         "_close",
         "_deadline",
         "_epoch",
@@ -37,12 +37,15 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, epoch: Epoch) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, request_id: str, epoch: Epoch, body_deadline_s: float
+    ) -> None:
         self._receive = receive
         self._send = send
         self._epoch = epoch
         self._headers: RawHeaders = scope["headers"]
         self._close = False
+        self._body_deadline_s = body_deadline_s
         self._deadline: float | None = None
         self._body_bytes = 0
         self.body_ended = False
@@ -83,7 +86,7 @@ class Exchange:
 
     async def _receive_in_time(self) -> Message:
         if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().time() + BODY_DEADLINE_S
+            self._deadline = asyncio.get_running_loop().time() + self._body_deadline_s
         deadline = asyncio.timeout_at(self._deadline)
         try:
             async with deadline:
@@ -92,7 +95,7 @@ class Exchange:
             if not deadline.expired():
                 raise
             self._close = True
-            raise Problem("timeout", f"The body did not come within {BODY_DEADLINE_S:g} s") from None
+            raise Problem("timeout", f"The body did not come within {self._body_deadline_s:g} s") from None
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer; its start gets the headers that every answer has."""
