@@ -53,7 +53,7 @@ async def test_the_views_and_the_audit_trail_say_what_was_done(stack: Supervised
     production = next(line for line in runs.splitlines() if line.startswith("storefront  production"))
     assert re.split(r"\s{2,}", production)[2:4] == ["storefront 1", "web=4, worker=2"]
     deploys = next(text for text in sections if text.startswith("Deploys"))
-    assert [line.split()[4] for line in deploys.splitlines()[3:]].count("rollback") == 1
+    assert [line.split()[5] for line in deploys.splitlines()[3:]].count("rollback") == 1
     trail = next(text for text in sections if text.startswith("The audit trail"))
     for event_type in ("org.created", "release.created", "env.release_set", "deploy.status_changed", "env.scaled"):
         assert event_type in trail
