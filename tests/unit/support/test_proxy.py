@@ -1,0 +1,113 @@
+"""The proxy of the tests does what it says; tests of faults rest on it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from support.proxy import Proxy, running_proxy
+from support.waiting import eventually
+
+
+class Echo:
+    """A server that sends back what it gets, and remembers it."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.ended = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Echo one connection."""
+        while data := await reader.read(100):
+            self.got += data
+            writer.write(data)
+        self.ended += 1
+        writer.close()
+
+
+@asynccontextmanager
+async def running_echo() -> AsyncIterator[tuple[Echo, Proxy]]:
+    echo = Echo()
+    async with (
+        await asyncio.start_server(echo.serve, "127.0.0.1", 0) as server,
+        running_proxy("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy,
+    ):
+        yield echo, proxy
+
+
+async def connect(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", proxy.port)
+
+
+async def test_bytes_flow_both_ways_and_so_does_the_end() -> None:
+    async with running_echo() as (echo, proxy):
+        reader, writer = await connect(proxy)
+        writer.write(b"hello")
+        writer.write_eof()
+        assert await reader.read() == b"hello"
+        assert echo.ended == 1
+        writer.close()
+
+
+async def test_a_reply_can_be_held_back_and_lost() -> None:
+    async with running_echo() as (echo, proxy):
+        reader, writer = await connect(proxy)
+        proxy.to_client.hold()
+        writer.write(b"commit")
+        await eventually(lambda: echo.got == b"commit" and proxy.to_client.held_bytes == 6)
+        proxy.cut()
+        with pytest.raises(ConnectionResetError):
+            await reader.readexactly(1)
+        proxy.to_client.release()
+        writer.close()
+
+
+async def test_a_request_can_arrive_after_its_sender_was_cut_off() -> None:
+    async with running_echo() as (echo, proxy):
+        _, writer = await connect(proxy)
+        proxy.to_server.hold()
+        writer.write(b"commit")
+        await eventually(lambda: proxy.to_server.held_bytes == 6)
+        proxy.cut_clients()
+        assert echo.got == b""
+        proxy.to_server.release()
+        await eventually(lambda: echo.got == b"commit" and echo.ended == 1)
+        writer.close()
+
+
+async def test_what_is_swallowed_is_lost_and_nobody_notices() -> None:
+    async with running_echo() as (echo, proxy):
+        reader, writer = await connect(proxy)
+        proxy.to_server.swallow()
+        writer.write(b"lost")
+        await eventually(lambda: proxy.to_server.swallowed_bytes == 4)
+        proxy.to_server.release()
+        writer.write(b"found")
+        assert await reader.readexactly(5) == b"found"
+        assert echo.got == b"found"
+        writer.close()
+
+
+async def test_new_connections_can_be_refused_and_a_delay_added() -> None:
+    async with running_echo() as (_, proxy):
+        proxy.refuses = True
+        reader, writer = await connect(proxy)
+        with pytest.raises(ConnectionResetError):
+            await reader.readexactly(1)
+        writer.close()
+        proxy.refuses = False
+        proxy.to_server.delay_s = 0.05
+        started = asyncio.get_running_loop().time()
+        reader, writer = await connect(proxy)
+        writer.write(b"x")
+        await reader.readexactly(1)
+        assert asyncio.get_running_loop().time() - started >= 0.05
+        assert proxy.accepted == 2
+        writer.close()
+
+
+def test_a_url_leads_through_the_proxy() -> None:
+    proxy = Proxy("database", 5432, asyncio.TaskGroup())
+    proxy.port = 7
+    assert proxy.url("postgresql://u:p%40@database:5432/db?x=1") == "postgresql://u:p%40@127.0.0.1:7/db?x=1"
