@@ -1,0 +1,58 @@
+"""What README.md shows is what happens: its examples are run, and answer as it says but for ids and times."""
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.database import Cluster, Database
+from support.repository import ROOT
+from support.stack import Stack, running_stack
+
+EXAMPLE = re.compile(
+    r"```sh\n(?P<command>(?:(?!```).)*?curl (?:(?!```).)*?)```\n\n```json\n(?P<answer>.*?)```", re.DOTALL
+)
+
+# What differs from one run to the next, and what stands for it.
+VOLATILE = [
+    (re.compile(r"\b([a-z]+)_[0-7][0-9a-hjkmnp-tv-z]{25}\b"), r"\1_…"),
+    (re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z"), "…time…"),
+    (re.compile(r'"request_id": "[0-9a-f]+"'), '"request_id": "…"'),
+    (re.compile(r'"[0-9a-z]+-(\d+)"'), r'"…-\1"'),
+]
+
+
+def settled(text: str) -> str:
+    """Give a text with what differs from run to run left out."""
+    for pattern, replacement in VOLATILE:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+async def run(command: str, stack: Stack) -> str:
+    """Run a command of the README against a stack, whose ports are others."""
+    for port, process in (("8081", stack.commands[0]), ("8082", stack.queries[0]), ("8083", stack.projectors[0])):
+        command = command.replace(f"localhost:{port}", process.url.removeprefix("http://"))
+    shell = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        command,
+        env={**os.environ, "TOKEN": stack.operator_token},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        output, _ = await shell.communicate()
+    return output.decode()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples need curl")
+async def test_every_example_answers_as_the_readme_says(cluster: Cluster, database: Database, tmp_path: Path) -> None:
+    examples = list(EXAMPLE.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert len(examples) >= 3
+
+    async with running_stack(cluster, database, tmp_path) as stack:
+        for example in examples:
+            assert settled(await run(example["command"], stack)) == settled(example["answer"]), example["command"]
