@@ -78,8 +78,9 @@ class _Link:
             _reset(self._to_server)
             raise
         finally:
+            self._to_client.close()
+            self._to_server.close()
             for writer in (self._to_client, self._to_server):
-                writer.close()
                 with suppress(ConnectionError):
                     await writer.wait_closed()
 

@@ -45,7 +45,7 @@ async def connect(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 async def test_bytes_flow_both_ways_and_so_does_the_end() -> None:
-    async with running_echo() as (echo, proxy):
+    async with running_echo() as (_, proxy):
         reader, writer = await connect(proxy)
         writer.write(b"hello")
         writer.write_eof()
