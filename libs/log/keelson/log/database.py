@@ -35,6 +35,8 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # asyncpg's state machine, when the server dies between the messages of one statement.
+    asyncpg.InternalClientError,
 )
 
 
@@ -87,7 +89,11 @@ class Pool:
         """Borrow a connection; asyncpg's complaint of a lost one becomes what it is, a ConnectionError."""
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # its state is unknown: nobody shall borrow it again
+                    raise
         except asyncpg.InterfaceError as error:
             if isinstance(error, ValueError):  # wrong arguments: a defect of ours, not of the connection
                 raise
