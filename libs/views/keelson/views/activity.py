@@ -3,7 +3,6 @@
 The line is made from the event's type and fields alone, so that a new aggregate has its lines without a word here.
 """
 
-from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache
 
@@ -12,7 +11,7 @@ from keelson.views.changes import Change, Put
 from keelson.views.projection import Projection
 from keelson.views.table import Row, Table
 
-# A line stays a line: beyond this, text is cut.
+# A line stays a line: beyond this, a value is cut.
 MAX_DETAIL_LENGTH = 200
 
 
@@ -40,15 +39,16 @@ ACTIVITY_TABLE = Table(
     row=ActivityRow,
     key=("position",),
     indexes=(("org_id", "position"), ("env_id", "position")),
+    append_only=True,
 )
 
 ACTIVITY = Projection("activity", version=1, tables=(ACTIVITY_TABLE,))
 
 
 @ACTIVITY.on(Event)
-def happened(envelope: Envelope, event: Event) -> Iterator[Change]:
+def happened(envelope: Envelope, event: Event) -> tuple[Change, ...]:
     """Write the event's line."""
-    yield Put(
+    row = Put(
         ACTIVITY_TABLE,
         {
             "type": envelope.type,
@@ -67,18 +67,19 @@ def happened(envelope: Envelope, event: Event) -> Iterator[Change]:
             "summary": summarize(envelope, event),
         },
     )
+    return (row,)
 
 
 def summarize(envelope: Envelope, event: Event) -> str:
     """Give the line: `operator created app app_01j… (name shop): the first one`."""
     line = f"{envelope.actor_id} {_predicate(envelope.type)} {envelope.aggregate_id}"
-    details = ", ".join(
-        f"{field.replace('_', ' ')} {_cut(text)}"
-        for field in event.__struct_fields__
-        if (text := _describe(getattr(event, field))) is not None
-    )
+    details = []
+    for field, words in _fields(type(event)):
+        text = _describe(getattr(event, field))
+        if text is not None:
+            details.append(words + text)
     if details:
-        line = f"{line} ({details})"
+        line = f"{line} ({', '.join(details)})"
     return f"{line}: {envelope.reason}" if envelope.reason else line
 
 
@@ -90,16 +91,25 @@ def _predicate(event_type: str) -> str:
     return f"{verb} {' '.join(what)} of {aggregate}" if what else f"{verb} {aggregate}"
 
 
+@cache
+def _fields(event_class: type[Event]) -> tuple[tuple[str, str], ...]:
+    """Give the event's fields, each with the words that come before its value."""
+    return tuple((field, f"{field.replace('_', ' ')} ") for field in event_class.__struct_fields__)
+
+
 def _describe(value: object) -> str | None:
     """Give a value as words, or None for what no line should hold: texts of maps and nested structs say too much."""
-    if isinstance(value, str | int):
+    if isinstance(value, str):
+        return value if len(value) <= MAX_DETAIL_LENGTH else f"{value[:MAX_DETAIL_LENGTH]}…"
+    if isinstance(value, int):
         return str(value)
-    if not isinstance(value, Mapping) or not value:
-        return None
-    if all(isinstance(each, int) for each in value.values()):
-        return " ".join(f"{name}={value[name]}" for name in sorted(value))
-    return " ".join(sorted(value))
+    if isinstance(value, dict) and value:
+        return _describe_map(value)
+    return None
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_DETAIL_LENGTH else f"{text[:MAX_DETAIL_LENGTH]}…"
+def _describe_map(value: dict[str, object]) -> str:
+    names = sorted(value)
+    if isinstance(value[names[0]], int):
+        names = [f"{name}={value[name]}" for name in names]
+    return " ".join(names)

@@ -4,14 +4,13 @@ The fold never sees the tables. A patch of a row that the page did not put waits
 with the position that needs it: the writer finds out whether there is such a row.
 """
 
-from collections.abc import Callable
-from operator import itemgetter
+from collections import defaultdict
 from typing import cast
 
 from keelson.events import Envelope, Event
 from keelson.views.changes import Change, Patch, Put, Replace
 from keelson.views.projection import HandlerError, MissingRowError, Projection
-from keelson.views.table import Key, Table, Value, canonical
+from keelson.views.table import Key, KeyPart, Table, Value, canonical
 
 # A row as a list in the order of the table's columns.
 RowValues = list[Value]
@@ -31,49 +30,39 @@ class TableFold:
     """What a page does to one table. A key is in at most one of `puts`, `patches` and `deletes`.
 
     `prefixes` are cleared and `deletes` deleted before puts and patches are written. `needed` are the keys of which
-    there must be a row before the page, each with the position of the first event that needs it.
+    there must be a row before the page, each with the position of the first event that needs it. `appended` are the
+    rows of a table that is append-only, and all that is said of it.
     """
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.appended: list[RowValues] = []
         self.puts: dict[Key, RowValues] = {}
         self.patches: dict[Key, PatchValues] = {}
         self.deletes: set[Key] = set()
         self.prefixes: set[Key] = set()
         self.needed: dict[Key, int] = {}
-        self._pick = cast("Callable[[dict[str, Value]], tuple[Value, ...]]", itemgetter(*table.fields))
-        self._key_at = tuple(table.index_of[name] for name in table.key)
-        self._json = frozenset(table.json_fields)
-        self._json_at = tuple(table.index_of[name] for name in table.json_fields)
-        self._settable = {name: table.index_of[name] for name in table.fields}
-        self._version_at = table.index_of["resource_version"]
-        self._position_at = table.index_of["position"]
-        self._updated_at = table.index_of["updated_at"]
+        # The keys of puts and patches by their first part, where there is a second, so that a replacement finds them.
+        self._keys_under: dict[KeyPart, set[Key]] = defaultdict(set)
+        self._is_keyed_deeper = len(table.key) > 1
+        self._layout = _Layout(table)
 
-    def put(self, envelope: Envelope, fields: dict[str, Value]) -> Key:
-        """Fold a whole row, and give its key."""
-        row = self._row(envelope, fields)
-        key = cast("Key", tuple([row[index] for index in self._key_at]))
-        self.patches.pop(key, None)
-        self.deletes.discard(key)
-        self.puts[key] = row
-        return key
+    def put(self, envelope: Envelope, fields: dict[str, Value]) -> None:
+        """Fold a whole row."""
+        row = self._layout.row(envelope, fields)
+        if self.table.append_only:
+            self.appended.append(row)
+        else:
+            self._put(self._layout.key(row), row)
 
     def patch(self, envelope: Envelope, key: Key, fields: dict[str, Value]) -> None:
         """Fold a change of fields. Raises MissingRowError if the page itself took the row away."""
-        if not self._settable.keys() >= fields.keys():
-            raise HandlerError(f"{self.table.name} has no fields {sorted(fields.keys() - self._settable.keys())}")
-        if self._json and not self._json.isdisjoint(fields):
-            fields = {name: canonical(value) if name in self._json else value for name, value in fields.items()}
+        fields = self._layout.stored(fields)
         row = self.puts.get(key)
         if row is None:
             self._patch_unseen(envelope, key, fields)
-            return
-        for name, value in fields.items():
-            row[self._settable[name]] = value
-        row[self._version_at] = envelope.seq
-        row[self._position_at] = envelope.position
-        row[self._updated_at] = envelope.recorded_at
+        else:
+            self._layout.change(row, envelope, fields)
 
     def delete(self, key: Key) -> None:
         """Fold a deletion."""
@@ -84,28 +73,23 @@ class TableFold:
     def replace(self, envelope: Envelope, prefix: Key, rows: tuple[dict[str, Value], ...]) -> None:
         """Fold an exchange of all rows under a prefix of the key."""
         size = len(prefix)
-        for key in [key for key in (*self.puts, *self.patches) if key[:size] == prefix]:
+        for key in [key for key in self._keys_under[prefix[0]] if key[:size] == prefix]:
             self.puts.pop(key, None)
             self.patches.pop(key, None)
         self.prefixes.add(prefix)
         for fields in rows:
-            if self.put(envelope, fields)[:size] != prefix:
+            row = self._layout.row(envelope, fields)
+            key = self._layout.key(row)
+            if key[:size] != prefix:
                 raise HandlerError(f"{envelope.type} replaces rows of {self.table.name} outside of the prefix")
+            self._put(key, row)
 
-    def _row(self, envelope: Envelope, fields: dict[str, Value]) -> RowValues:
-        given = {**self.table.defaults, **fields} if self.table.defaults else fields
-        if len(given) != len(self._settable) or not given.keys() >= self._settable.keys():
-            raise HandlerError(f"{envelope.type} puts a row into {self.table.name} without exactly its fields")
-        row: RowValues = [
-            *self._pick(given),
-            envelope.seq,
-            envelope.position,
-            envelope.recorded_at,
-            envelope.recorded_at,
-        ]
-        for index in self._json_at:
-            row[index] = canonical(row[index])
-        return row
+    def _put(self, key: Key, row: RowValues) -> None:
+        self.patches.pop(key, None)
+        self.deletes.discard(key)
+        self.puts[key] = row
+        if self._is_keyed_deeper:
+            self._keys_under[key[0]].add(key)
 
     def _patch_unseen(self, envelope: Envelope, key: Key, fields: dict[str, Value]) -> None:
         held = self.patches.get(key)
@@ -114,11 +98,60 @@ class TableFold:
                 raise MissingRowError(self.table, key)
             held = self.patches[key] = PatchValues()
             self.needed.setdefault(key, envelope.position)
+            if self._is_keyed_deeper:
+                self._keys_under[key[0]].add(key)
         held.fields.update(fields)
         held.moved_by = envelope
 
     def _is_replaced(self, key: Key) -> bool:
-        return bool(self.prefixes) and any(key[:size] in self.prefixes for size in range(len(key) + 1))
+        return bool(self.prefixes) and any(key[:size] in self.prefixes for size in range(1, len(key) + 1))
+
+
+class _Layout:
+    """Where a table's columns are in a row, and how fields become what is stored."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._fields = {name: table.index_of[name] for name in table.fields}
+        self._json = frozenset(table.json_fields)
+        self._json_at = tuple(table.index_of[name] for name in table.json_fields)
+        self._key_at = tuple(table.index_of[name] for name in table.key)
+        self._version_at = table.index_of["resource_version"]
+        self._position_at = table.index_of["position"]
+        self._updated_at = table.index_of["updated_at"]
+
+    def row(self, envelope: Envelope, fields: dict[str, Value]) -> RowValues:
+        """Lay a whole row out. Raises HandlerError unless it has exactly its fields; those with a default may lack."""
+        table = self._table
+        given = {**table.defaults, **fields} if table.defaults else fields
+        if len(given) != len(self._fields) or not given.keys() >= self._fields.keys():
+            raise HandlerError(f"{envelope.type} puts a row into {table.name} without exactly its fields")
+        row: RowValues = [given[name] for name in table.fields]
+        for index in self._json_at:
+            row[index] = canonical(row[index])
+        moved_at = envelope.recorded_at
+        row += (envelope.seq, envelope.position, moved_at, moved_at)
+        return row
+
+    def key(self, row: RowValues) -> Key:
+        """Give a row's key."""
+        return cast("Key", tuple([row[index] for index in self._key_at]))
+
+    def stored(self, fields: dict[str, Value]) -> dict[str, Value]:
+        """Give fields as they are stored. Raises HandlerError for what is no field of the table."""
+        if not self._fields.keys() >= fields.keys():
+            raise HandlerError(f"{self._table.name} has no fields {sorted(fields.keys() - self._fields.keys())}")
+        if self._json.isdisjoint(fields):
+            return fields
+        return {name: canonical(value) if name in self._json else value for name, value in fields.items()}
+
+    def change(self, row: RowValues, envelope: Envelope, fields: dict[str, Value]) -> None:
+        """Change fields of a row, and say what moved it."""
+        for name, value in fields.items():
+            row[self._fields[name]] = value
+        row[self._version_at] = envelope.seq
+        row[self._position_at] = envelope.position
+        row[self._updated_at] = envelope.recorded_at
 
 
 class Fold:
@@ -137,6 +170,8 @@ class Fold:
         table = self.tables[change.table.name]
         if isinstance(change, Put):
             table.put(envelope, change.fields)
+        elif change.table.append_only:
+            raise HandlerError(f"{envelope.type} changes rows of {change.table.name}, which is append-only")
         elif isinstance(change, Patch):
             table.patch(envelope, change.key, change.fields)
         elif isinstance(change, Replace):

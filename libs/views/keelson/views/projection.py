@@ -11,6 +11,9 @@ E = TypeVar("E", bound=Event)
 Handler = Callable[[Envelope, E], Iterable[Change]]
 
 
+_NOWHERE = (None, None)
+
+
 class HandlerError(Exception):
     """A handler said what no handler may say: a defect of its projection, and poison where it shows."""
 
@@ -39,11 +42,13 @@ class Projection:
         self._own = {table.aggregate: table for table in tables if table.aggregate is not None}
         self._handlers: dict[str, Handler[Any]] = {}
         self._catch_all: Handler[Any] | None = None
+        self._routes: dict[str, tuple[Handler[Any] | None, Table | None]] = {}
 
     def on(self, event_class: type[E]) -> Callable[[Handler[E]], Handler[E]]:
         """Register the handler of an event, in its newest version; `Event` itself means every event."""
 
         def register(handler: Handler[E]) -> Handler[E]:
+            self._routes.clear()
             if event_class is Event:
                 self._catch_all = handler
             elif self._handlers.setdefault(event_class.event_type, handler) is not handler:
@@ -54,18 +59,15 @@ class Projection:
 
     def listens_to(self, event_type: str) -> bool:
         """Whether events of this type change anything here."""
-        if self._catch_all is not None or event_type in self._handlers:
-            return True
-        return event_type.partition(".")[0] in self._own
+        return (self._routes.get(event_type) or self._route(event_type)) != _NOWHERE
 
     def changes(self, envelope: Envelope, event: Event) -> list[Change]:
         """Give what an event changes, in order. Raises whatever the handler raises, and HandlerError.
 
         The aggregate's own row moves even when the handler leaves it alone: by a patch of no fields.
         """
-        handler = self._handlers.get(envelope.type, self._catch_all)
+        handler, own = self._routes.get(envelope.type) or self._route(envelope.type)
         changes = list(handler(envelope, event)) if handler is not None else []
-        own = self._own.get(envelope.type.partition(".")[0])
         touched = False
         for change in changes:
             if change.table.aggregate is not None:
@@ -74,6 +76,12 @@ class Projection:
         if own is not None and not touched:
             changes.append(Patch(own, (envelope.aggregate_id,), {}))
         return changes
+
+    def _route(self, event_type: str) -> tuple[Handler[Any] | None, Table | None]:
+        """Find who handles a type of events, and the table of its aggregate's own row; remembered per type."""
+        route = self._handlers.get(event_type, self._catch_all), self._own.get(event_type.partition(".")[0])
+        self._routes[event_type] = route
+        return route
 
 
 def _check_own(envelope: Envelope, change: Change) -> None:

@@ -67,7 +67,8 @@ class Table:
 
     `aggregate` names the type of aggregate whose own row this is (its key is the aggregate's id): every event of such
     an aggregate moves that row. `collection` says that clients may list it. Rows that can be deleted have a field
-    `deleted_at`. Equal only to itself.
+    `deleted_at`. `append_only` says that a row is put once and never changed: such rows are copied in, at a third of
+    the cost. Equal only to itself.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Table:
     indexes: tuple[tuple[str, ...], ...] = ()
     aggregate: str | None = None
     collection: bool = False
+    append_only: bool = False
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}

@@ -31,10 +31,19 @@ async def write_rows(connection: Connection, fold: Fold, schema: str = sql.LIVE)
     for nobody but a rebuild's swap: rows of a projection are written by whoever moves its checkpoint alone.
     """
     for table in fold.tables.values():
+        await _append(connection, table, schema)
         await _check_needed(connection, table, schema)
         await _delete(connection, table, schema)
         await _upsert(connection, table, schema)
         await _patch(connection, table, schema)
+
+
+async def _append(connection: Connection, fold: TableFold, schema: str) -> None:
+    if fold.appended:
+        columns = [column.name for column in fold.table.columns]
+        await connection.copy_records_to_table(
+            fold.table.name, schema_name=schema, columns=columns, records=fold.appended
+        )
 
 
 async def _check_needed(connection: Connection, fold: TableFold, schema: str) -> None:
