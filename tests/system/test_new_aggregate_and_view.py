@@ -223,10 +223,36 @@ def widget_deleted(envelope: Envelope, event: WidgetDeleted) -> Iterator[Change]
     yield patch(TABLE, envelope.aggregate_id, deleted_at=envelope.recorded_at)
 '''
 
+SPEC = '''
+"""The rules of widgets."""
+
+from keelson.command.domain.widget import CreateWidget, DeleteWidget, RenameWidget
+from keelson.events.widget import WidgetCreated, WidgetDeleted, WidgetRenamed
+from support.specs import ORG, PROJECT, PROJECT_EXISTS, given, id_of
+
+WIDGET = id_of("widget")
+WIDGET_EXISTS = (*PROJECT_EXISTS, (WIDGET, WidgetCreated(name="gear"), {"org_id": ORG, "project_id": PROJECT}))
+
+
+def test_a_widget_is_created_in_a_project() -> None:
+    created = given(*PROJECT_EXISTS).when(CreateWidget(project_id=PROJECT, name="gear", widget_id=WIDGET))
+    created.then(WIDGET_EXISTS[-1]).taking((f"widget.name:{PROJECT}", "gear"))
+
+
+def test_a_widget_is_renamed() -> None:
+    given(*WIDGET_EXISTS).when(RenameWidget(widget_id=WIDGET, name="cog")).then((WIDGET, WidgetRenamed(name="cog")))
+
+
+def test_a_deleted_widget_is_unknown() -> None:
+    gone = given(*WIDGET_EXISTS, (WIDGET, WidgetDeleted()))
+    gone.when(DeleteWidget(widget_id=WIDGET)).then_refused("not_found")
+'''
+
 NEW_MODULES = {
     "libs/events/keelson/events/widget.py": EVENTS,
     "services/command/keelson/command/domain/widget.py": DOMAIN,
     "libs/views/keelson/views/widgets.py": VIEW,
+    "tests/unit/command/domain/test_widget.py": SPEC,
 }
 
 # In each registry: what stands in a line of it, and what stands there with the new line.
@@ -250,6 +276,7 @@ def add_widgets(copy: Path) -> None:
     """Write the new modules and the lines in the registries."""
     for name, text in NEW_MODULES.items():
         assert not (copy / name).exists()
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text(text.lstrip(), encoding="utf-8")
     for name, edits in REGISTRIES.items():
         text = (copy / name).read_text(encoding="utf-8")
@@ -263,7 +290,7 @@ def add_widgets(copy: Path) -> None:
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a copy of the source with widgets in it, from which every process that is started now runs."""
     copy = tmp_path / "copy"
-    for folder in CODE:
+    for folder in (*CODE, "tests/support"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     add_widgets(copy)
@@ -277,21 +304,29 @@ def test_only_the_places_that_the_readme_names_are_touched() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
     for name in [*NEW_MODULES, *REGISTRIES]:
-        place = name.replace("/widget.py", "/<aggregate>.py").replace("/widgets.py", "/<projection>.py")
+        place = name.replace("widgets.py", "<projection>.py").replace("widget.py", "<aggregate>.py")
         assert f"`{place}`" in readme
 
 
 def test_the_import_rules_hold_with_both_added(copy: Path) -> None:
-    checked = subprocess.run(  # noqa: S603 - our own tool
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"],
+    run_tool(copy, "lint-imports", "--no-cache", "--no-logo")
+
+
+def test_the_new_aggregates_spec_holds(copy: Path) -> None:
+    run_tool(copy, "pytest", "-p", "no:cacheprovider", "tests/unit/command/domain/test_widget.py")
+
+
+def run_tool(copy: Path, tool: str, *arguments: str) -> None:
+    """Run a tool of development on the copy; it must find nothing wrong."""
+    ran = subprocess.run(  # noqa: S603 - our own tools
+        [Path(sys.executable).with_name(tool), *arguments],
         cwd=copy,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.usefixtures("copy")
