@@ -45,7 +45,7 @@ DECLARE
     h log.head;
     began timestamptz;
     failed integer[];
-    -- The decisions that were answered without being done.
+    -- The decisions that were answered without being done, each once: when all are, nothing is left to do.
     settled integer[] := '{}';
     appended bigint;
     freed_scope text[];
@@ -128,21 +128,23 @@ BEGIN
 
     -- What a limited scope would hold afterwards.
     IF l_decision <> '{}' THEN
-        RETURN QUERY
-            SELECT o.decision, 'over_limit', NULL::bigint, h.position, NULL::text,
-                json_build_object('scope', o.scope, 'held', o.held, 'amount', o.amount)::text
-            FROM log.held_afterwards_v1(
-                l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount
-            ) WITH ORDINALITY AS o (decision, scope, held, amount, n)
-            WHERE o.decision <> ALL (settled) AND (o.held > l_held[o.n] OR o.amount > l_amount[o.n]);
         failed := ARRAY(
             SELECT DISTINCT o.decision
             FROM log.held_afterwards_v1(
                 l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount
             ) WITH ORDINALITY AS o (decision, scope, held, amount, n)
-            WHERE o.held > l_held[o.n] OR o.amount > l_amount[o.n]
+            WHERE o.decision <> ALL (settled) AND (o.held > l_held[o.n] OR o.amount > l_amount[o.n])
         );
-        settled := settled || failed;
+        IF failed <> '{}' THEN
+            RETURN QUERY
+                SELECT o.decision, 'over_limit', NULL::bigint, h.position, NULL::text,
+                    json_build_object('scope', o.scope, 'held', o.held, 'amount', o.amount)::text
+                FROM log.held_afterwards_v1(
+                    l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount
+                ) WITH ORDINALITY AS o (decision, scope, held, amount, n)
+                WHERE o.decision = ANY (failed) AND (o.held > l_held[o.n] OR o.amount > l_amount[o.n]);
+            settled := settled || failed;
+        END IF;
     END IF;
 
     RETURN QUERY SELECT 0, 'appended', NULL::bigint, h.position, NULL::text, NULL::text;

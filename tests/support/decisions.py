@@ -1,0 +1,104 @@
+"""Decisions to append, made without the command service: what a handler would have decided, or what it never would."""
+
+from collections.abc import Sequence
+from itertools import count
+
+from keelson.events import Actor, Event, Ids, Release
+from keelson.events.app import AppCreated
+from keelson.events.ids import AggregateId, Position, Seq
+from keelson.log.decision import (
+    Context,
+    Decision,
+    Done,
+    FreedScope,
+    IdempotencyKey,
+    Limit,
+    NewEvent,
+    Person,
+    ReadSet,
+    TakenKey,
+)
+
+PROJECT = "project_" + "0" * 26
+OPERATOR = Actor("system", "operator")
+_numbers = count(1)
+
+
+def made_id(prefix: str, number: int | None = None) -> AggregateId:
+    """Give the id of this number: the same for the same, a new one for None."""
+    return AggregateId(f"{prefix}_{next(_numbers) if number is None else number:026d}")
+
+
+def an_event(aggregate_id: str, seq: int, event: Event, **ids: str) -> NewEvent:
+    """Make an event to append; the aggregate's own id joins its ancestors'."""
+    column = f"{aggregate_id.partition('_')[0]}_id"
+    own = {column: aggregate_id} if column in Ids.__struct_fields__ else {}
+    return NewEvent.of(AggregateId(aggregate_id), Seq(seq), Ids(**{**own, **ids}), event)
+
+
+def an_app(name: str | None = None, project_id: str = PROJECT, app_id: str | None = None) -> NewEvent:
+    """Make the first event of an app, of a name nobody has unless told otherwise."""
+    own_id = app_id or made_id("app")
+    return an_event(own_id, 1, AppCreated(name=name or own_id), project_id=project_id)
+
+
+def done(first: int, last: int | None = None) -> Done:
+    """Say that a decision's events stand at these positions."""
+    return Done(Position(first), Position(last or first))
+
+
+def decide(
+    epoch: str,
+    *events: NewEvent,
+    reads: dict[str, int] | None = None,
+    scopes: dict[str, int] | None = None,
+    keys: dict[tuple[str, str], AggregateId | None] | None = None,
+    limits: Sequence[Limit] = (),
+    freed: Sequence[FreedScope] = (),
+    taken: Sequence[TakenKey] = (),
+    people: Sequence[Person] = (),
+    key: str | None = None,
+    actor: Actor = OPERATOR,
+    name: str = "test.command",
+    request_hash: bytes = b"hash",
+    answer: str = "{}",
+    context: Context | None = None,
+) -> Decision:
+    """Decide these events: every aggregate read at the seq before its first, every claim as the events say.
+
+    `reads`, `freed` and `taken` come on top of that.
+    """
+    command_id = made_id("command")
+    firsts: dict[str, int] = {event.aggregate_id: event.seq - 1 for event in reversed(events)}
+    claims_freed, claims_taken = _claims_of(events)
+    return Decision(
+        epoch=epoch,
+        command_id=command_id,
+        key=IdempotencyKey(actor.type, actor.id, name, key or command_id),
+        request_hash=request_hash,
+        context=context or Context(actor=actor, request_id="request"),
+        reads=ReadSet(
+            aggregates={AggregateId(each): Seq(seq) for each, seq in {**firsts, **(reads or {})}.items()},
+            scopes=scopes or {},
+            keys=keys or {},
+        ),
+        answer=answer,
+        events=list(events),
+        limits=list(limits),
+        freed=[*claims_freed, *freed],
+        taken=[*claims_taken, *taken],
+        people=list(people),
+    )
+
+
+def _claims_of(events: Sequence[NewEvent]) -> tuple[list[FreedScope], list[TakenKey]]:
+    """Give what events free and take, for events that each name another scope or aggregate."""
+    freed: list[FreedScope] = []
+    taken: list[TakenKey] = []
+    for event in events:
+        for change in event.event.claims_of(event.ids):
+            if isinstance(change, Release):
+                freed.append(FreedScope(change.scope, event.aggregate_id))
+            else:
+                taken.append(TakenKey(change.scope, change.key, event.aggregate_id, change.amount))
+    return freed, taken
