@@ -1,0 +1,217 @@
+"""The log judged and folded by code that shares nothing with Keelson's: rows of log.events in, verdicts and views out.
+
+It knows the published contract alone (types, payloads, columns), so that a mistake in the product is not made here too.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Event = Mapping[str, Any]
+Rows = dict[tuple[Any, ...], dict[str, Any]]
+Views = dict[str, Rows]
+
+VIEWS = ("orgs", "projects", "apps", "envs", "env_processes", "releases", "deploys", "activity")
+KEYS = {"env_processes": ("env_id", "process"), "activity": ("position",)}
+_COLLECTIONS = {
+    "org": "orgs",
+    "project": "projects",
+    "app": "apps",
+    "env": "envs",
+    "release": "releases",
+    "deploy": "deploys",
+}
+_ANCESTORS = {
+    "org": (),
+    "project": ("org_id",),
+    "app": ("org_id", "project_id"),
+    "env": ("org_id", "project_id", "app_id"),
+    "release": ("org_id", "project_id", "app_id"),
+    "deploy": ("org_id", "project_id", "app_id", "env_id"),
+}
+_PARENTS = {"org": None, "project": "org_id", "app": "project_id", "env": "app_id"}
+# What a row has before any event says otherwise.
+_INITIAL: dict[str, dict[str, Any]] = {
+    "org": {},
+    "project": {"deleted_at": None},
+    "app": {"deleted_at": None},
+    "env": {
+        "release_id": None,
+        "release_number": None,
+        "deploy_id": None,
+        "replicas": {},
+        "variables": {},
+        "deleted_at": None,
+    },
+    "release": {},
+    "deploy": {"status": "queued", "message": None},
+}
+_OF_ACTIVITY = (
+    "type",
+    "aggregate_id",
+    "org_id",
+    "project_id",
+    "app_id",
+    "env_id",
+    "node_id",
+    "actor_type",
+    "actor_id",
+    "reason",
+    "request_id",
+    "recorded_at",
+)
+
+
+def faults_of_log(events: Iterable[Event]) -> list[str]:
+    """Name every breach of the log's promises in its order: gaps, times that go back, commands torn apart."""
+    faults: list[str] = []
+    seqs: dict[str, int] = {}
+    seen: set[str] = set()
+    last: Event | None = None
+    for place, event in enumerate(events, start=1):
+        if event["position"] != place:
+            return [*faults, f"position {place} is missing"]
+        expected = seqs.get(event["aggregate_id"], 0) + 1
+        if event["seq"] != expected:
+            faults.append(f"{event['aggregate_id']}: seq {event['seq']} where {expected} belongs, at {place}")
+        seqs[event["aggregate_id"]] = event["seq"]
+        if last is not None and event["recorded_at"] < last["recorded_at"]:
+            faults.append(f"the time goes back at {place}")
+        if last is not None and (last["command_id"] != event["command_id"]) != last["command_end"]:
+            faults.append(f"command_end is wrong before {place}")
+        if last is None or last["command_id"] != event["command_id"]:
+            if event["command_id"] in seen:
+                faults.append(f"command {event['command_id']} is torn apart at {place}")
+            seen.add(event["command_id"])
+        last = event
+    if last is not None and not last["command_end"]:
+        faults.append("the last command has no end")
+    return faults
+
+
+def faults_of_rules(events: Iterable[Event]) -> list[str]:
+    """Name every breach of a rule across aggregates: names held twice, numbers with gaps, two open deploys."""
+    faults: list[str] = []
+    names: dict[Any, dict[str, str]] = defaultdict(dict)
+    numbers: Counter[str] = Counter()
+    opened: dict[str, set[str]] = defaultdict(set)
+    for event in events:
+        aggregate, _, what = event["type"].partition(".")
+        payload = json.loads(event["payload"])
+        if aggregate in _PARENTS and what in ("created", "renamed", "deleted"):
+            scope = (aggregate, event.get(_PARENTS[aggregate] or ""))
+            faults += _name(names[scope], event["aggregate_id"], payload.get("name"))
+        elif aggregate == "release":
+            numbers[event["app_id"]] += 1
+            if payload["number"] != numbers[event["app_id"]]:
+                faults.append(f"{event['aggregate_id']} has number {payload['number']}")
+        elif aggregate == "deploy":
+            deploys = opened[event["env_id"]]
+            deploys.add(event["aggregate_id"])
+            if payload.get("status") in ("succeeded", "failed", "superseded"):
+                deploys.remove(event["aggregate_id"])
+            if len(deploys) > 1:
+                faults.append(f"{event['env_id']} has the open deploys {sorted(deploys)}")
+    return faults
+
+
+def _name(held: dict[str, str], own: str, name: str | None) -> list[str]:
+    """Give an aggregate a name, or none, in place of the one it had; name the other one that has it."""
+    for each in [each for each, holder in held.items() if holder == own]:
+        del held[each]
+    if name is not None and held.setdefault(name, own) != own:
+        return [f"{own} has the name {name} of {held[name]}"]
+    return []
+
+
+def fold_views(events: Iterable[Event]) -> Views:
+    """Give the views that a log should have, each a map from key to row."""
+    views: Views = {name: {} for name in VIEWS}
+    for event in events:
+        aggregate = event["type"].partition(".")[0]
+        payload = json.loads(event["payload"])
+        if aggregate in _COLLECTIONS:
+            _apply(views, aggregate, event, payload)
+        views["activity"][event["position"],] = {
+            **{name: event[name] for name in _OF_ACTIVITY},
+            "aggregate_type": aggregate,
+            **_stamps(event, event["recorded_at"]),
+        }
+    return views
+
+
+def _stamps(event: Event, created_at: Any) -> dict[str, Any]:
+    return {
+        "resource_version": event["seq"],
+        "position": event["position"],
+        "created_at": created_at,
+        "updated_at": event["recorded_at"],
+    }
+
+
+def _apply(views: Views, aggregate: str, event: Event, payload: dict[str, Any]) -> None:
+    rows = views[_COLLECTIONS[aggregate]]
+    key = (event["aggregate_id"],)
+    if event["type"].endswith(".created"):
+        ancestors = {name: event[name] for name in _ANCESTORS[aggregate]}
+        rows[key] = {"id": event["aggregate_id"], **ancestors, **_INITIAL[aggregate], "created_at": None}
+    row = rows[key]
+    row |= _stamps(event, row["created_at"] or event["recorded_at"])
+    match event["type"].partition(".")[2]:
+        case "deleted":
+            row["deleted_at"] = event["recorded_at"]
+            _drop_processes(views, event["aggregate_id"])
+        case "release_set":
+            processes = payload.pop("processes")
+            row |= payload
+            row["replicas"] = {name: process["replicas"] for name, process in processes.items()}
+            _drop_processes(views, event["aggregate_id"])
+            for name, process in processes.items():
+                views["env_processes"][event["aggregate_id"], name] = {
+                    "env_id": event["aggregate_id"],
+                    "process": name,
+                    **{name: event[name] for name in ("org_id", "project_id", "app_id")},
+                    **{name: payload[name] for name in ("release_id", "release_number")},
+                    **process,
+                    **_stamps(event, event["recorded_at"]),
+                }
+        case "scaled":
+            row |= payload
+            for name, replicas in payload["replicas"].items():
+                process = views["env_processes"][event["aggregate_id"], name]
+                process |= {"replicas": replicas, **_stamps(event, process["created_at"])}
+        case _:
+            row |= payload
+
+
+def _drop_processes(views: Views, env_id: str) -> None:
+    for key in [key for key in views["env_processes"] if key[0] == env_id]:
+        del views["env_processes"][key]
+
+
+def faults_of_views(expected: Views, found: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """Name every difference between the views that should be and the rows that are, value by value."""
+    faults = []
+    for view, rows in expected.items():
+        key_columns = KEYS.get(view, ("id",))
+        table = {tuple(row[name] for name in key_columns): dict(row) for row in found[view]}
+        faults += [f"{view} {key} is missing" for key in rows.keys() - table.keys()]
+        faults += [f"{view} {key} should not be" for key in table.keys() - rows.keys()]
+        for key in rows.keys() & table.keys():
+            faults += _differences(f"{view} {key}", rows[key], table[key])
+    return faults
+
+
+def _differences(place: str, expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    # The one column that is words: what they say is not part of the contract, that they are there is.
+    if "summary" in found and found.pop("summary"):
+        expected = {name: value for name, value in expected.items() if name != "summary"}
+    faults = [f"{place}: columns {sorted(expected.keys() ^ found.keys())}"] if expected.keys() != found.keys() else []
+    for name in expected.keys() & found.keys():
+        value = found[name]
+        if isinstance(expected[name], dict | list) and isinstance(value, str):
+            value = json.loads(value)
+        if value != expected[name]:
+            faults.append(f"{place}: {name} is {value!r}, not {expected[name]!r}")
+    return faults

@@ -1,0 +1,199 @@
+"""A load of concurrent writers who behave as clients should: a key for each command, repeated until it is answered.
+
+They share a small world, so that they get into each other's way: the same names, the same environments.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import aiohttp
+
+IMAGE = "registry.example/shop@sha256:" + "0123456789abcdef" * 4
+NAMES = [f"{word}-{number}" for word in ("web", "api", "jobs", "mail") for number in range(6)]
+ANSWER_WITHIN_S = 90.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command, or a bundle, as it is sent each time."""
+
+    key: str
+    path: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A final answer: not 503, not a lost connection."""
+
+    request: Request
+    status: int
+    body: bytes
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The answer as JSON."""
+        content: dict[str, Any] = json.loads(self.body)
+        return content
+
+
+@dataclass
+class Load:
+    """What was sent, what was answered, and what was wrong about it."""
+
+    urls: list[str]
+    token: str
+    seed: int
+    answered: dict[str, Answered] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    attempts: int = 0
+    replays: int = 0
+    acknowledged: list[Answered] = field(default_factory=list)
+    _ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    async def write(self, session: aiohttp.ClientSession, writer: int, stop: asyncio.Event) -> None:
+        """Send one command after another until told to stop."""
+        random = Random(f"{self.seed}/{writer}")
+        number = 0
+        while not stop.is_set():
+            number += 1
+            request = self._next_request(random, f"w{self.seed}-{writer}-{number}")
+            copies = 2 if random.random() < 0.05 else 1
+            answers = await asyncio.gather(*(self._answer(session, request, random) for _ in range(copies)))
+            # A refusal is not kept: of two copies at once, one may be refused and the other be done.
+            done = [each for each in answers if each.status == 200]
+            first = done[0] if done else answers[0]
+            self._note(first)
+            if done and random.random() < 0.15:
+                self.replays += 1
+                done.append(await self._answer(session, request, random))
+            self.faults += [
+                f"{request.key}: answered {first.body!r}, then {each.status} {each.body!r}"
+                for each in done
+                if (each.status, each.body) != (200, first.body)
+            ]
+
+    def _note(self, answered: Answered) -> None:
+        self.answered[answered.request.key] = answered
+        if answered.status == 200:
+            self.acknowledged.append(answered)
+            self._learn(answered)
+        elif answered.status >= 500:
+            self.faults.append(f"{answered.request.key}: {answered.status} {answered.body!r}")
+
+    async def _answer(self, session: aiohttp.ClientSession, request: Request, random: Random) -> Answered:
+        """Send until answered, to whichever replica chance names; fail if that takes too long."""
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": request.key,
+            "X-Request-Id": request.key,
+            "Keelson-Reason": "load",
+        }
+        delay_s = 0.02
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            while True:
+                self.attempts += 1
+                try:
+                    url = random.choice(self.urls) + request.path
+                    async with session.post(url, data=request.body, headers=headers) as response:
+                        body = await response.read()
+                        if response.status != 503:
+                            return Answered(request, response.status, body)
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+                delay_s = min(delay_s * 2, 0.5)
+
+    def _learn(self, answered: Answered) -> None:
+        """Know what exists, to act on it later."""
+        content = answered.content
+        for part in content.get("results", [content]):
+            for name, value in part["result"].items():
+                kind = name.removesuffix("_id")
+                if name.endswith("_id") and value not in self._ids[kind][-40:]:
+                    self._ids[kind].append(value)
+
+    def _next_request(self, random: Random, key: str) -> Request:
+        if random.random() < 0.05:
+            commands = [self._next_command(random) for _ in range(random.randint(1, 4))]
+            body = {"commands": [{"name": name, "data": data} for name, data in commands]}
+            return Request(key, "/v1/commands", json.dumps(body).encode())
+        name, data = self._next_command(random)
+        return Request(key, f"/v1/commands/{name}", json.dumps(data).encode())
+
+    def _next_command(self, random: Random) -> tuple[str, dict[str, Any]]:
+        makers = [
+            (1, "org", self._org),
+            (2, "org", self._project),
+            (3, "project", self._app),
+            (4, "app", self._env),
+            (4, "app", self._release),
+            (8, "release", self._deploy),
+            (8, "deploy", self._status),
+            (8, "env", self._scale),
+            (6, "env", self._config),
+            (4, "env", self._rename_env),
+            (2, "project", self._rename_project),
+            (1, "env", self._delete_env),
+            (1, "app", self._delete_app),
+        ]
+        if not self._ids["org"]:
+            return self._org(random)
+        # An environment and a release may be of different apps, and anything may be deleted: refusals are part of it.
+        possible = [maker for maker in makers if self._ids[maker[1]] and (maker[1] != "release" or self._ids["env"])]
+        return random.choices(possible, [weight for weight, _, _ in possible])[0][2](random)
+
+    def _some(self, random: Random, kind: str) -> str:
+        """Name one of the last few of a kind, so that writers meet."""
+        return random.choice(self._ids[kind][-12:])
+
+    def _org(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "org.create", {"name": f"{random.choice(NAMES)}-{random.randint(0, 20)}"}
+
+    def _project(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "project.create", {"org_id": self._some(random, "org"), "name": random.choice(NAMES)}
+
+    def _app(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "app.create", {"project_id": self._some(random, "project"), "name": random.choice(NAMES)}
+
+    def _env(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "env.create", {"app_id": self._some(random, "app"), "name": random.choice(NAMES)}
+
+    def _release(self, random: Random) -> tuple[str, dict[str, Any]]:
+        processes = {
+            name: {"command": ["run", name], "ports": [{"name": "http", "port": 8080}], "health": {"port": "http"}}
+            for name in random.sample(["web", "worker", "clock"], random.randint(1, 3))
+        }
+        return "release.create", {"app_id": self._some(random, "app"), "image": IMAGE, "processes": processes}
+
+    def _deploy(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "deploy.create", {"env_id": self._some(random, "env"), "release_id": self._some(random, "release")}
+
+    def _status(self, random: Random) -> tuple[str, dict[str, Any]]:
+        status = random.choice(["rolling", "succeeded", "failed"])
+        return "deploy.set_status", {"deploy_id": self._some(random, "deploy"), "status": status}
+
+    def _scale(self, random: Random) -> tuple[str, dict[str, Any]]:
+        process = random.choice(["web", "worker", "clock"])
+        return "env.scale", {"env_id": self._some(random, "env"), "replicas": {process: random.randint(0, 20)}}
+
+    def _config(self, random: Random) -> tuple[str, dict[str, Any]]:
+        variables = {name: str(random.randint(0, 3)) for name in ("LOG_LEVEL", "THREADS")}
+        return "env.set_config", {"env_id": self._some(random, "env"), "variables": variables}
+
+    def _rename_env(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "env.rename", {"env_id": self._some(random, "env"), "name": random.choice(NAMES)}
+
+    def _rename_project(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "project.rename", {"project_id": self._some(random, "project"), "name": random.choice(NAMES)}
+
+    def _delete_env(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "env.delete", {"env_id": self._some(random, "env")}
+
+    def _delete_app(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "app.delete", {"app_id": self._some(random, "app")}

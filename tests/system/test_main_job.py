@@ -1,0 +1,231 @@
+"""The main job under fire: everything is killed at random moments, and nothing acknowledged is lost, doubled or wrong.
+
+Writers with keys and retries send commands to two command replicas while those, the projectors, the query service and
+PostgreSQL are SIGKILLed. Then code that shares nothing with Keelson's judges the log and folds the views (F7).
+"""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import pytest
+
+from keelson.log.database import Connection, connect
+from support.database import Cluster, Database, running_cluster
+from support.independent import VIEWS, Event, faults_of_log, faults_of_rules, faults_of_views, fold_views
+from support.load import Load
+from support.stack import Stack, running_stack
+from support.waiting import eventually
+
+SEEDS = (1, 2, 3, 4)
+KILLS_OF_EACH = 5  # a seed: 20 over all of them, of each service and of the database
+ACKNOWLEDGED = 2_500  # a seed: 10,000 over all of them
+WRITERS = 24
+KINDS = ("command", "projector", "query", "database")
+
+
+@pytest.fixture(scope="module")
+def doomed_cluster() -> Iterator[Cluster]:
+    """Start a server of its own: this one gets killed."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_f7_nothing_acknowledged_is_lost_doubled_or_wrong_while_everything_is_killed(
+    doomed_cluster: Cluster, tmp_path: Path, seed: int
+) -> None:
+    async with (
+        doomed_cluster.fresh_database() as database,
+        running_stack(doomed_cluster, database, tmp_path, commands=2, projectors=2) as stack,
+    ):
+        load = Load([each.url for each in stack.commands], stack.operator_token, seed)
+        kills, reads = await run_under_fire(stack, load, seed)
+        await stack.wait_until_ready()
+        events, views = await read_when_caught_up(database)
+    print(  # noqa: T201 - what a run did is worth seeing
+        f"seed {seed}: {len(load.acknowledged)} acknowledged of {len(load.answered)} in {load.attempts} attempts, "
+        f"{load.replays} repeated, {reads} read back, {len(events)} events, kills {dict(kills)}"
+    )
+    assert all(kills[kind] >= KILLS_OF_EACH for kind in KINDS)
+    assert len(load.acknowledged) >= ACKNOWLEDGED
+    assert not load.faults
+    assert not faults_of_log(events)
+    assert not faults_of_rules(events)
+    assert not faults_of_promises(load, events)
+    assert not faults_of_views(fold_views(events), views)
+
+
+async def run_under_fire(stack: Stack, load: Load, seed: int) -> tuple[Counter[str], int]:
+    """Load the stack until enough was killed and acknowledged; tell how often what was killed, and rows read back."""
+    stop = asyncio.Event()
+    timeout = aiohttp.ClientTimeout(total=15, sock_connect=2)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        for writer in range(WRITERS):
+            group.create_task(load.write(session, writer, stop))
+        reader = group.create_task(read_back(session, stack, load, stop))
+        try:
+            kills = await kill_at_random(stack, load, Random(seed))
+        finally:
+            stop.set()
+    return kills, reader.result()
+
+
+async def kill_at_random(stack: Stack, load: Load, random: Random) -> Counter[str]:
+    """Kill each kind so often, in random order at random moments, and go on loading until enough is acknowledged."""
+    kills: Counter[str] = Counter()
+    order = random.sample([kind for kind in KINDS for _ in range(KILLS_OF_EACH)], len(KINDS) * KILLS_OF_EACH)
+    for kind in order:
+        # A moment in the load, not in time: so many commands after the last one.
+        await acknowledge(load, len(load.acknowledged) + random.randint(0, 2 * ACKNOWLEDGED // len(order)))
+        await asyncio.sleep(random.uniform(0, 0.2))
+        kills[kind] += 1
+        if kind == "database":
+            await stack.kill_database()
+            await asyncio.sleep(random.uniform(0, 0.3))
+            await stack.restart_database()
+        else:
+            victims = {"command": stack.commands, "projector": stack.projectors, "query": stack.queries}[kind]
+            victim = random.choice(victims)
+            await stack.kill(victim)
+            await stack.restart(victim, wait=False)
+    await acknowledge(load, ACKNOWLEDGED)
+    return kills
+
+
+async def acknowledge(load: Load, goal: int) -> None:
+    """Wait until so many commands are acknowledged in all."""
+    await eventually(lambda: len(load.acknowledged) >= goal, 120, interval_s=0.01)
+
+
+async def read_back(session: aiohttp.ClientSession, stack: Stack, load: Load, stop: asyncio.Event) -> int:
+    """Read what was just written, where a query service answers: it must be there, and no older."""
+    reads = 0
+    headers = {"Authorization": f"Bearer {stack.operator_token}", "Prefer": "wait=5"}
+    while not stop.is_set():
+        await asyncio.sleep(0.05)
+        written = [each for each in load.acknowledged[-20:] if each.content["changed"] and "events" in each.content]
+        if not written:
+            continue
+        last = written[-1].content["events"][-1]
+        kind = last["aggregate_id"].partition("_")[0]
+        url = f"{stack.queries[0].url}/v1/{kind}s/{last['aggregate_id']}?min_position={last['position']}"
+        try:
+            async with session.get(url, headers=headers) as response:
+                body = await response.json()
+        except (aiohttp.ClientError, TimeoutError):
+            continue
+        if response.status == 200:
+            reads += 1
+            if body["resource_version"] < last["seq"] or int(response.headers["Keelson-Position"]) < last["position"]:
+                load.faults.append(f"{url} gave {body}")
+        elif response.status not in (503, 504):
+            load.faults.append(f"{url}: {response.status} {body}")
+    return reads
+
+
+def faults_of_promises(load: Load, events: list[Event]) -> list[str]:
+    """Name every acknowledged command that is not in the log exactly once as it was answered, and every stray one."""
+    by_request: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        by_request[event["request_id"]].append(event)
+    faults = []
+    for key, answered in load.answered.items():
+        found = by_request.pop(key, [])
+        promised = _events_of(answered.content) if answered.status == 200 else []
+        if [_reference(event) for event in found] != promised:
+            faults.append(f"{key} was promised {promised}, the log has {[_reference(event) for event in found]}")
+        if len({event["command_id"] for event in found}) > 1:
+            faults.append(f"{key} was done twice")
+    del by_request["migration"]
+    faults += [f"{key} was never answered, but is in the log" for key in by_request]
+    return faults
+
+
+def _events_of(content: dict[str, Any]) -> list[dict[str, Any]]:
+    results = content.get("results", [content])
+    return [event for result in results for event in result["events"]]
+
+
+def _reference(event: Event) -> dict[str, Any]:
+    return {name: event[name] for name in ("position", "type", "version", "aggregate_id", "seq")}
+
+
+async def read_when_caught_up(database: Database) -> tuple[list[Event], dict[str, list[Event]]]:
+    """Give the log and the views once every checkpoint is at the head."""
+    connection = await connect(database.admin_dsn, application_name="keelson-tests")
+    try:
+
+        async def caught_up() -> bool:
+            row = await connection.fetchrow(
+                "SELECT min(c.position) = h.position AND count(*) = 3 AS done "
+                "FROM ops.checkpoints AS c, log.head AS h GROUP BY h.position"
+            )
+            return bool(row and row["done"])
+
+        await eventually(caught_up, 60)
+        events: list[Event] = [
+            dict(row) for row in await connection.fetch("SELECT * FROM log.events ORDER BY position")
+        ]
+        views = {name: await read_view(connection, name) for name in VIEWS}
+    finally:
+        await connection.close()
+    return events, views
+
+
+async def read_view(connection: Connection, name: str) -> list[Event]:
+    """Give all rows of a view."""
+    return [dict(row) for row in await connection.fetch(f"SELECT * FROM views.{name}")]  # noqa: S608 - a name of ours
+
+
+async def test_the_judges_see_what_they_should() -> None:
+    """Each kind of fault, planted, is named: a check that could not fail would prove nothing."""
+    created = _event(1, "org_1", 1, "org.created", {"name": "acme"}, org_id="org_1")
+    renamed = _event(2, "org_1", 2, "org.renamed", {"name": "apex"}, org_id="org_1")
+    twin = _event(3, "org_2", 1, "org.created", {"name": "apex"}, org_id="org_2")
+    assert not faults_of_log([created, renamed, twin])
+    assert faults_of_log([created, twin])  # a position is missing
+    assert faults_of_log([created, {**renamed, "seq": 3}])
+    assert faults_of_log([created, {**renamed, "recorded_at": 0}])
+    assert faults_of_log([created, {**renamed, "command_id": created["command_id"]}])
+    assert faults_of_log([created, {**renamed, "command_end": False}])
+    assert not faults_of_rules([created, renamed])
+    assert faults_of_rules([created, renamed, twin])  # two have one name
+    views = fold_views([created, renamed])
+    rows = {
+        name: [{**row, "summary": "said"} if name == "activity" else row for row in view.values()]
+        for name, view in views.items()
+    }
+    assert not faults_of_views(views, rows)
+    assert faults_of_views(views, {**rows, "orgs": []})
+    assert faults_of_views(views, {**rows, "orgs": [{**rows["orgs"][0], "name": "acme"}]})
+    assert faults_of_views(fold_views([created]), rows)
+
+
+def _event(position: int, aggregate_id: str, seq: int, type_: str, payload: dict[str, Any], **ids: str) -> Event:
+    empty = dict.fromkeys(["org_id", "project_id", "app_id", "env_id", "node_id", "reason"])
+    return {
+        **empty,
+        **ids,
+        "position": position,
+        "aggregate_id": aggregate_id,
+        "seq": seq,
+        "type": type_,
+        "version": 1,
+        "payload": json.dumps(payload),
+        "command_id": f"command_{position}",
+        "command_end": True,
+        "recorded_at": position,
+        "actor_type": "system",
+        "actor_id": "operator",
+        "request_id": f"r{position}",
+    }
