@@ -137,6 +137,15 @@ async def test_a_second_start_on_the_same_home_is_refused_and_one_on_another_run
     assert await stack.end() == 0
 
 
+async def test_a_terminal_that_was_closed_leaves_nothing_running(stack: Supervised) -> None:
+    stack.launch(output_file=Path("/dev/full"))  # whatever is printed fails, as on a closed terminal
+    await eventually(lambda: (stack.home / "dev.json").exists(), 60.0)
+    pids = stack.pids
+    assert len(pids) == 5
+    await stack.end(signal.SIGHUP)
+    assert not [name for name, identity in pids.items() if identity.is_running()]
+
+
 async def test_a_signal_while_it_starts_ends_it_cleanly(stack: Supervised) -> None:
     stack.launch()
     await eventually(lambda: "starting PostgreSQL" in stack.output, 30.0)

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -48,8 +48,14 @@ def run(environ: Mapping[str, str]) -> int:
 
 def say(name: str, line: str) -> None:
     """Print one line for people."""
-    sys.stdout.write(f"  {name:<11}{line}\n")
-    sys.stdout.flush()
+    _print(f"  {name:<11}{line}")
+
+
+def _print(line: str) -> None:
+    # The terminal may be closed, or the reader of a pipe gone: no reason to leave things running.
+    with suppress(OSError):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 async def _until_signal(supervisor: "Supervisor") -> None:
@@ -60,8 +66,8 @@ async def _until_signal(supervisor: "Supervisor") -> None:
     def stop() -> None:
         if not asked.is_set():
             asked.set()
-            say("keelson", "stopping")
             running.cancel()
+            say("keelson", "stopping")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop)
@@ -167,8 +173,7 @@ class Supervisor:
         say("token", dev.operator_token)
         say("files", f"{self._home.dev_file} (URLs and token), {self._home.logs} (logs)")
         say("next", "`make demo` in another terminal; Ctrl-C stops everything")
-        sys.stdout.write("KEELSON READY\n")
-        sys.stdout.flush()
+        _print("KEELSON READY")
 
 
 async def _wait_until_ready(services: list[Child]) -> None:
