@@ -43,7 +43,7 @@ class Supervised:
         """Which of the noted processes run, by name."""
         return Home(self.home).read_running()
 
-    def launch(self, *, output_file: Path | None = None, **settings: str) -> subprocess.Popen[bytes]:
+    def launch(self, output_file: Path | None = None, /, **settings: str) -> subprocess.Popen[bytes]:
         """Start a supervisor and return at once; by default it prints to where `output` reads."""
         with (output_file or self.home.parent / f"{self.home.name}.out").open("wb") as output:
             self.process = subprocess.Popen(

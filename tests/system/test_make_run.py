@@ -138,8 +138,8 @@ async def test_a_second_start_on_the_same_home_is_refused_and_one_on_another_run
 
 
 async def test_a_terminal_that_was_closed_leaves_nothing_running(stack: Supervised) -> None:
-    stack.launch(output_file=Path("/dev/full"))  # whatever is printed fails, as on a closed terminal
-    await eventually(lambda: (stack.home / "dev.json").exists(), 60.0)
+    stack.launch(Path("/dev/full"))  # whatever is printed fails, as on a closed terminal
+    await eventually((stack.home / "dev.json").exists, 60.0)
     pids = stack.pids
     assert len(pids) == 5
     await stack.end(signal.SIGHUP)
