@@ -46,9 +46,13 @@ async def test_f7_nothing_acknowledged_is_lost_doubled_or_wrong_while_everything
         running_stack(doomed_cluster, database, tmp_path, commands=2, projectors=2) as stack,
     ):
         load = Load([each.url for each in stack.commands], stack.operator_token, seed)
-        kills, reads = await run_under_fire(stack, load, seed)
-        await stack.wait_until_ready()
-        events, views = await read_when_caught_up(database)
+        try:
+            kills, reads = await run_under_fire(stack, load, seed)
+            await stack.wait_until_ready()
+            events, views = await read_when_caught_up(database)
+        except BaseException:
+            await keep_log(database, tmp_path / "events.json")
+            raise
     print(  # noqa: T201 - what a run did is worth seeing
         f"seed {seed}: {len(load.acknowledged)} acknowledged of {len(load.answered)} in {load.attempts} attempts, "
         f"{load.replays} repeated, {reads} read back, {len(events)} events, kills {dict(kills)}"
@@ -180,6 +184,18 @@ async def read_when_caught_up(database: Database) -> tuple[list[Event], dict[str
     finally:
         await connection.close()
     return events, views
+
+
+async def keep_log(database: Database, file: Path) -> None:
+    """Write the log of a run that failed where it can be looked at."""
+    connection = await connect(database.admin_dsn, application_name="keelson-tests")
+    try:
+        rows = await connection.fetch("SELECT * FROM log.events ORDER BY position")
+    finally:
+        await connection.close()
+    file.write_text(  # noqa: ASYNC240 - a failed run has time
+        json.dumps([dict(row) for row in rows], default=str, indent=1)
+    )
 
 
 async def read_view(connection: Connection, name: str) -> list[Event]:
