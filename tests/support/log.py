@@ -75,6 +75,12 @@ async def read_epoch(connection: Connection) -> str:
     return (await read_head(connection)).epoch
 
 
+async def begin_epoch(owner: Connection, name: str) -> None:
+    """Begin an epoch as an operator would."""
+    sql = "SELECT log.begin_epoch_v1($1, 'operator', 'system', 'operator', 'a restore', 'request')"
+    await owner.fetchval(sql, name)
+
+
 async def read_all(connection: Connection) -> list[Envelope]:
     """Give every event in order."""
     page = await read_page(connection, Position(0), 1_000_000)

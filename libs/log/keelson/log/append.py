@@ -1,7 +1,6 @@
 """Group commit: one append group in flight per process, the next one fills meanwhile (ADR 0002)."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,8 @@ _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.0
 
 # The connection, or the server, is gone or too slow: what became of the group is unknown, or it may be tried again.
-_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError)
+# Any other error of the server's reaches `run` from connecting alone: no password yet, no database, no schema.
+_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError, asyncpg.PostgresError)
 # Others were faster; the whole command runs again (F13).
 _LOST_RACE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
 
@@ -40,6 +40,8 @@ class _Entry:
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
+        # It was submitted, and no reply came.
+        self.in_doubt = False
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     def settle(self, outcome: Outcome) -> None:
@@ -56,7 +58,8 @@ class Appender:
 
     `append` may be called from any number of tasks; `run` belongs to one. A reply that was lost leaves the group's
     outcome unknown: it is submitted again on a new connection, each decision under its own key, behind the head's lock,
-    so that it is appended once and never twice (F6). A decision whose caller stopped waiting is not submitted again.
+    so that it is appended once and never twice (F6). A decision whose caller stopped waiting is not submitted again;
+    one in doubt whose epoch has ended stays in doubt, since it may have been appended before.
     """
 
     def __init__(
@@ -71,7 +74,8 @@ class Appender:
         self._application_name = application_name
         self._call_timeout_s = call_timeout_s
         self._on_group = on_group
-        self._queue: deque[_Entry] = deque()
+        # In order; a set, so that whoever stops waiting can leave, also while nothing is taken from it.
+        self._queue: dict[_Entry, None] = {}
         self._in_flight: list[_Entry] = []
         self._filled = asyncio.Event()
         self._epoch_listeners: list[Callable[[str], None]] = []
@@ -82,15 +86,20 @@ class Appender:
         self._epoch_listeners.append(callback)
 
     async def append(self, decision: Decision, timeout_s: float) -> Outcome:
-        """Give what became of a decision. Raises AppendUnavailableError if that is not known in time."""
+        """Give what became of a decision. Raises AppendUnavailableError if that is not known in time, or ever.
+
+        Raises what the server, or asyncpg, says of a decision that can never be appended: a defect of the caller's.
+        """
         entry = _Entry(decision)
-        self._queue.append(entry)
+        self._queue[entry] = None
         self._filled.set()
         try:
             async with asyncio.timeout(timeout_s):
                 return await entry.outcome
         except TimeoutError as error:
             raise AppendUnavailableError from error
+        finally:
+            self._queue.pop(entry, None)
 
     async def run(self) -> None:
         """Append what comes, until cancelled, whatever happens to the connection."""
@@ -105,6 +114,8 @@ class Appender:
                 finally:
                     connection.terminate()
             except _LOST as error:
+                for entry in self._in_flight:
+                    entry.in_doubt = True
                 log.warning("append_interrupted", error=type(error).__name__, in_doubt=len(self._in_flight))
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
@@ -143,27 +154,28 @@ class Appender:
 
     def _take_group(self) -> list[_Entry]:
         """Take from the queue, in order, what can share a group; what depends on it stays for the next."""
-        group, entries, left = Group(), [], deque[_Entry]()
-        for entry in self._queue:
-            if entry.outcome.done():
-                continue
+        group, entries = Group(), []
+        for entry in list(self._queue):
+            if group.is_full:
+                break
             if entry.decision.epoch != self.epoch:
                 entry.settle(Moved())
-            elif group.admit(entry.decision):
+            elif not entry.outcome.done():
+                if not group.admit(entry.decision):
+                    continue
                 entries.append(entry)
-            else:
-                left.append(entry)
-        self._queue = left
+            del self._queue[entry]
         return entries
 
     async def _append(self, connection: "asyncpg.Connection[asyncpg.Record]", entries: list[_Entry]) -> None:
-        """Append a group and settle it. Raises one of _LOST, and settles nothing, if its outcome is unknown."""
+        """Append a group, of one epoch, and settle it. Raises one of _LOST, and settles nothing, if it is in doubt."""
         decisions = [entry.decision for entry in entries]
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._call_timeout_s):
-                rows = await connection.fetch(_APPEND, *arguments(self.epoch or "", decisions))
-        except _LOST_RACE:
+                rows = await connection.fetch(_APPEND, *arguments(decisions[0].epoch, decisions))
+        except _LOST_RACE as error:
+            log.warning("append_lost_race", sqlstate=error.sqlstate, error=str(error))
             _settle_all(entries, Moved())
         except (asyncpg.PostgresError, ValueError) as error:  # asyncpg's complaint of an argument is a ValueError
             if isinstance(error, UNAVAILABLE):
@@ -181,7 +193,12 @@ class Appender:
         sqlstate = getattr(error, "sqlstate", None)
         if sqlstate == EPOCH_CHANGED:
             self.enter_epoch(_detail(error))
-            _settle_all(entries, Moved())
+            for entry in entries:
+                # Decided on another history: decide again, unless that might do twice what the history holds.
+                if entry.in_doubt:
+                    entry.fail(AppendUnavailableError())
+                else:
+                    entry.settle(Moved())
         elif len(entries) == 1:
             log.error("decision_refused", sqlstate=sqlstate, error=str(error))
             entries[0].fail(error)
@@ -192,11 +209,9 @@ class Appender:
                     await self._append(connection, [entry])
 
     def enter_epoch(self, epoch: str) -> None:
-        """Work in this epoch from now on: what was decided in another is decided again."""
+        """Work in this epoch from now on: what was decided in another, and is not in flight, is decided again."""
         if epoch == self.epoch:
             return
-        # What was decided in the epoch before was decided on another history.
-        _settle_all(self._in_flight, Moved())
         self.epoch = epoch
         for callback in self._epoch_listeners:
             callback(epoch)

@@ -28,7 +28,7 @@ class Group:
     def admit(self, decision: Decision) -> bool:
         """Take a decision in, unless the group is full or the decision depends on one that is in it."""
         touched = _Touched(decision)
-        if self._is_full(decision) or self._depends(touched):
+        if self.is_full or self._overflows(touched) or self._depends(touched):
             return False
         self.decisions.append(decision)
         self._bytes += touched.size
@@ -40,9 +40,13 @@ class Group:
         self._scopes_changed |= touched.scopes_changed
         return True
 
-    def _is_full(self, decision: Decision) -> bool:
-        size = sum(len(event.payload) for event in decision.events)
-        return len(self.decisions) >= MAX_DECISIONS or bool(self.decisions and self._bytes + size > MAX_BYTES)
+    @property
+    def is_full(self) -> bool:
+        """Whether no decision can join any more."""
+        return len(self.decisions) >= MAX_DECISIONS
+
+    def _overflows(self, touched: "_Touched") -> bool:
+        return bool(self.decisions) and self._bytes + touched.size > MAX_BYTES
 
     def _depends(self, touched: "_Touched") -> bool:
         return not (
@@ -61,7 +65,7 @@ class _Touched:
 
     def __init__(self, decision: Decision) -> None:
         self.key = decision.key
-        self.size = sum(len(event.payload) for event in decision.events)
+        self.size = sum(len(event.payload.encode()) for event in decision.events)
         self.read = set(decision.reads.aggregates)
         self.written = {event.aggregate_id for event in decision.events}
         self.claims = {(taken.scope, taken.key) for taken in decision.taken}
