@@ -78,6 +78,6 @@ def describe(error: Exception) -> str:
         return str(error)
     if isinstance(error, msgspec.MsgspecError):
         _, at, path = str(error).rpartition(" - at ")
-        return f"the payload does not decode{f' at {path}' if at else ''}"
+        return "the payload does not decode" + (f" at {path.strip('`')}" if at else "")
     *_, innermost = extract_tb(error.__traceback__)
     return f"{type(error).__name__} in {innermost.name} ({PurePath(innermost.filename).name}:{innermost.lineno})"

@@ -1,12 +1,11 @@
 """The log, read once for all projections of this replica that are at the same place."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from weakref import WeakValueDictionary
-
-import structlog
 
 from keelson.events import REGISTRY, Registry
 from keelson.events.ids import Position
@@ -14,10 +13,11 @@ from keelson.log.database import Database, Pool
 from keelson.log.read import read_page
 from keelson.projector.batch import Batch
 
-# As many projections can drift apart by a page each and still share what was read.
-KEPT_BATCHES = 4
-
-log = structlog.get_logger()
+# How far projections can drift apart and still share what was read: a fast one never waits for a slow one.
+KEPT_EVENTS = 20_000
+KEPT_BATCHES = 64
+# And for how long: much shorter than any restore takes, after which what was read may never have been.
+KEPT_S = 2.0
 
 
 class LogGapError(Exception):
@@ -68,7 +68,8 @@ class Pages:
         self._page_size = page_size
         self._lagging_page_size = lagging_page_size
         self._registry = registry
-        self._kept: deque[Batch] = deque(maxlen=KEPT_BATCHES)
+        self._kept: deque[tuple[float, Batch]] = deque()
+        self._kept_events = 0
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._head = 0
         self.reads = 0
@@ -82,10 +83,15 @@ class Pages:
             return self._find(after) or await self._read(after)
 
     def _find(self, after: int) -> Batch | None:
-        for batch in self._kept:
+        while self._kept and (self._kept[-1][0] < time.monotonic() - KEPT_S or self._holds_too_much()):
+            self._kept_events -= len(self._kept.pop()[1].envelopes)
+        for _, batch in self._kept:
             if batch.start <= after < batch.end:
                 return batch.since(after)
         return None
+
+    def _holds_too_much(self) -> bool:
+        return self._kept_events > KEPT_EVENTS or len(self._kept) > KEPT_BATCHES
 
     async def _read(self, after: int) -> Batch:
         lagging = self._head - after > self._page_size
@@ -95,5 +101,6 @@ class Pages:
         )
         self._head = batch.head
         if batch.envelopes:
-            self._kept.append(batch)
+            self._kept.appendleft((time.monotonic(), batch))
+            self._kept_events += len(batch.envelopes)
         return batch

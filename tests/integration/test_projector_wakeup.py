@@ -1,0 +1,142 @@
+"""The projector is woken, not polling; and a lost notification costs a poll interval, not an event (F19, F22)."""
+
+import time
+
+import pytest
+
+from keelson.log.listen import Listener
+from keelson.log.tail import LOG_CHANNEL
+from keelson.service.checkpoints import CHANNEL
+from support.database import Database
+from support.projecting import assert_views_equal_fold, caught_up, connected, pooled, replica
+from support.story import Story, insert
+from support.waiting import eventually
+
+NEVER_S = 3600.0
+
+
+async def test_a_notification_wakes_long_before_the_poll(database: Database) -> None:
+    story = Story(seed=21, first=2)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=NEVER_S),
+    ):
+        for _ in range(5):
+            await insert(owner, story.tell(3))
+            await caught_up(pool, timeout_s=5)
+
+
+async def test_f19_a_lost_notification_costs_at_most_the_poll_interval(database: Database) -> None:
+    story = Story(seed=22, first=2)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=0.5),
+    ):
+        await caught_up(pool)
+        for _ in range(3):
+            await insert(owner, story.tell(3), notify=False)
+            began_at = time.monotonic()
+            await caught_up(pool)
+            assert time.monotonic() - began_at < 2
+
+
+async def test_f19_planted_without_a_poll_a_lost_notification_is_seen_to_be_lost(database: Database) -> None:
+    story = Story(seed=23, first=2)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=NEVER_S),
+    ):
+        await insert(owner, story.tell(3))
+        await caught_up(pool)
+        await insert(owner, story.tell(3), notify=False)
+
+        with pytest.raises(AssertionError, match="not within"):
+            await caught_up(pool, timeout_s=3)
+
+
+@pytest.mark.parametrize("poll_interval_s", [0.5, NEVER_S])
+async def test_f19_a_killed_listener_is_replaced_and_looks_at_once(database: Database, poll_interval_s: float) -> None:
+    """With the poll the lag is bounded meanwhile; without it, by the reconnection, which means: look now."""
+    story = Story(seed=24, first=2)
+    listener = Listener(database.projector_dsn, LOG_CHANNEL, application_name="the-listener", reconnect_delay_s=0.3)
+    async with (
+        connected(database.admin_dsn) as admin,
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=poll_interval_s, listener=listener),
+    ):
+        await insert(owner, story.tell(3))
+        await caught_up(pool)
+        for _ in range(3):
+            await eventually(lambda: listener.connected)
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'the-listener'"
+            )
+            await eventually(lambda: not listener.connected)
+            await insert(owner, story.tell(3))
+            await caught_up(pool, timeout_s=5)
+
+
+async def test_f22_a_storm_of_notifications_is_one_wake_up(database: Database) -> None:
+    story = Story(seed=25, first=2)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=NEVER_S) as runner,
+    ):
+        await insert(owner, story.tell(3))
+        await caught_up(pool)
+        before = runner.pages.reads
+        await owner.execute("SELECT pg_notify('keelson_log', 'storm ' || each) FROM generate_series(1, 20000) AS each")
+        await insert(owner, story.tell(3))
+        await caught_up(pool)
+
+        assert runner.pages.reads - before < 200
+
+
+async def test_the_log_is_read_once_for_all_projections(database: Database) -> None:
+    story = Story(seed=26, first=2)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=NEVER_S, page_size=100, lagging_page_size=100) as runner,
+    ):
+        await caught_up(pool)
+        before = runner.pages.reads
+        told = story.tell(2000)
+        await insert(owner, told)
+        await caught_up(pool)
+
+        pages = len(told) / 100
+        assert runner.pages.reads - before < 1.5 * pages + 10
+
+
+async def test_checkpoints_are_announced_coalesced_and_never_early(database: Database) -> None:
+    story = Story(seed=27, first=2)
+    heard: list[tuple[str, int]] = []
+
+    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        name, position = str(payload).split()
+        heard.append((name, int(position)))
+
+    async with (
+        connected(database.owner_dsn) as owner,
+        connected(database.query_dsn) as listener,
+        pooled(database.projector_dsn) as pool,
+        replica(database, page_size=10, lagging_page_size=10),
+    ):
+        await listener.add_listener(CHANNEL, hear)
+        told = story.tell(400)
+        await insert(owner, told)
+        head = await caught_up(pool)
+        await eventually(
+            lambda: {name for name, position in heard if position == head} == {"tenancy", "platform", "activity"}
+        )
+
+        for name in ("tenancy", "platform", "activity"):
+            positions = [position for each, position in heard if each == name]
+            assert positions == sorted(set(positions))
+        await assert_views_equal_fold(pool)
