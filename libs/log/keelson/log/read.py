@@ -17,8 +17,7 @@ WINDOW = 10_000
 _READ_HEAD = load(__file__, "read_head")
 _READ_PAGE = load(__file__, "read_page")
 _READ_AGGREGATE = load(__file__, "read_aggregate")
-_READ_AFTER = load(__file__, "read_filtered_asc")
-_READ_BEFORE = load(__file__, "read_filtered_desc")
+_READ_FILTERED = load(__file__, "read_filtered")
 _READ_POSITION_AT = load(__file__, "read_position_at")
 
 
@@ -48,7 +47,7 @@ class FilteredPage(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for; None matches everything. Fields stand in the order of the statements' parameters."""
+    """What to look for; None matches everything. Fields stand in the order of the statement's parameters."""
 
     org_id: str | None = None
     project_id: str | None = None
@@ -93,8 +92,7 @@ async def read_filtered(
     Ascending, `examined` is the next `after`; it equals `head` at the end. Descending, `after` means below (0: from
     the head) and `examined` is the next one, 0 when the log's first event was examined.
     """
-    statement = _READ_AFTER if order == "asc" else _READ_BEFORE
-    rows = await db.fetch(statement, after, limit, WINDOW, *msgspec.structs.astuple(sought))
+    rows = await db.fetch(_READ_FILTERED, after, limit, WINDOW, order == "desc", *msgspec.structs.astuple(sought))
     if not rows:
         raise LookupError("the log has no head: migrate the database first")
     first = rows[0]
