@@ -120,7 +120,7 @@ class Given:
     def when(self, *commands: Command) -> "Outcome":
         """Run the handlers of one command, or of several as a bundle."""
         count = iter(range(1, 1000))
-        tx = Transaction(self._history, StateCache(), lambda prefix: minted(prefix, next(count)))
+        tx = Transaction(self._history, StateCache("epoch"), lambda prefix: minted(prefix, next(count)))
         results: list[Any] = []
         refusal = None
         try:

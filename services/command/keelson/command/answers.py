@@ -7,6 +7,7 @@ import msgspec
 
 from keelson.command.submission import Answer, EventReference, PartAnswer, StoredPart
 from keelson.command.transaction import Transaction
+from keelson.events.base import Take
 from keelson.events.ids import Position
 from keelson.log.decision import NewEvent, Replayed
 from keelson.log.read import Page
@@ -44,12 +45,13 @@ def answer_again(replayed: Replayed, epoch: str, page: Page | None) -> Answer:
     return Answer(epoch, replayed.position, _divide([(part.result, part.events) for part in stored], events))
 
 
-def command_that_took(tx: Transaction, results: Results, key: str) -> int:
-    """Find the command of a bundle whose event took a claim's key last."""
+def command_that_took(tx: Transaction, results: Results, scope: str, key: str) -> int:
+    """Find the command of a request whose event took a claim's key last."""
     takers = (
         index
         for index, event in enumerate(tx.events)
-        if any(getattr(change, "key", None) == key for change in event.event.claims_of(event.ids))
+        for change in event.event.claims_of(event.ids)
+        if isinstance(change, Take) and (change.scope, change.key) == (scope, key)
     )
     taker = max(takers)
     return next(index for index, end in enumerate(accumulate(count for _, count in results)) if taker < end)

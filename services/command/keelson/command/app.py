@@ -13,6 +13,7 @@ from keelson.command.state import StateCache
 from keelson.log.append import Appender
 from keelson.log.database import open_pool
 from keelson.log.listen import Listener
+from keelson.log.read import read_head
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import OperatorToken
 from keelson.service.checkpoints import CHANNEL, Checkpoints
@@ -61,7 +62,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         watch_pool(NAME, pool)
         listener = Listener(settings.listen_database_url, CHANNEL, application_name=f"keelson-{NAME}-listener")
         checkpoints = Checkpoints(pool, listener, app.state.epoch)
-        cache = StateCache(settings.cache_entries)
+        cache = StateCache((await read_head(pool)).epoch, settings.cache_entries)
         appender = Appender(
             settings.database_url,
             application_name=f"keelson-{NAME}-append",

@@ -22,7 +22,7 @@ from keelson.command.submission import Answer, Part, Submission, request_hash
 from keelson.command.transaction import Transaction
 from keelson.command.turns import Turns
 from keelson.events.ids import Position
-from keelson.log.append import Appender, AppendUnavailableError
+from keelson.log.append import Appender
 from keelson.log.confirm import KnownKey, ScopeState, confirm
 from keelson.log.database import Pool
 from keelson.log.decision import (
@@ -43,6 +43,14 @@ from keelson.log.read import read_page
 MAX_ATTEMPTS = 20
 
 Mint = Callable[[str], str]
+
+
+class _Asked(NamedTuple):
+    """A submission with its identity: its key and keyed hash are the same however often it must be decided."""
+
+    submission: Submission
+    key: IdempotencyKey
+    request_hash: bytes
 
 
 class Decided(NamedTuple):
@@ -80,35 +88,39 @@ class Decider:
         Raises Refusal, confirmed; AppendUnavailableError or TimeoutError when the outcome could not be learnt in time.
         """
         async with asyncio.timeout(self._timeout_s):
-            known = await self._look_up(submission)
+            asked = self._identify(submission)
+            known = await self._look_up(asked)
             if known is not None:
                 return known
             for _ in range(MAX_ATTEMPTS):
-                answer = await self._attempt(submission)
+                answer = await self._attempt(asked)
                 if answer is not None:
                     return answer
         raise Refusal("concurrent_change", f"others changed the same thing {MAX_ATTEMPTS} times in a row")
 
-    async def _look_up(self, submission: Submission) -> Answer | None:
-        """Give the stored answer: before anything else, so that a repeated delete finds it and not a 404 (F14a)."""
+    def _identify(self, submission: Submission) -> _Asked:
+        """Name the request; without a key of the client's one is minted, so that a lost reply can be asked for (F6)."""
         if submission.key is None:
-            return None
-        confirmation = await confirm(self._pool, _key_of(submission, submission.key), ReadSet())
-        return await self._known(submission, confirmation.epoch, confirmation.known_key)
+            return _Asked(submission, _key_of(submission, self._mint("command")), b"")
+        return _Asked(submission, _key_of(submission, submission.key), request_hash(self._secret, submission))
 
-    async def _attempt(self, submission: Submission) -> Answer | None:
+    async def _look_up(self, asked: _Asked) -> Answer | None:
+        """Give the stored answer: before anything else, so that a repeated delete finds it and not a 404 (F14a)."""
+        if asked.submission.key is None:
+            return None
+        confirmation = await confirm(self._pool, asked.key, ReadSet())
+        return await self._known(asked, confirmation.epoch, confirmation.known_key)
+
+    async def _attempt(self, asked: _Asked) -> Answer | None:
         """Decide once; None if the ground has moved meanwhile and it must be decided again."""
-        outcome = await self._run(submission)
-        if not _appends(outcome, submission):
-            return await self._confirm(submission, outcome)
-        mine = _contended(outcome.tx)
-        async with self._turns.of(mine):
+        outcome = await self._run(asked.submission)
+        async with self._turns.of(_contended(outcome.tx)):
             if self._is_stale(outcome.tx):
                 # Somebody of this process was first. It is this one's turn now: decide on what that one left.
-                outcome = await self._run(submission)
-                if not _appends(outcome, submission):
-                    return await self._confirm(submission, outcome)
-            return await self._append(submission, outcome) if _contended(outcome.tx) <= mine else None
+                outcome = await self._run(asked.submission)
+            if _appends(outcome, asked.submission):
+                return await self._append(asked, outcome)
+            return await self._confirm(asked, outcome)
 
     async def _run(self, submission: Submission) -> Decided | Refused:
         tx = Transaction(self._reader, self._cache, self._mint)
@@ -123,12 +135,11 @@ class Decider:
             results.append((result, len(tx.events) - before))
         return Decided(tx, results)
 
-    async def _confirm(self, submission: Submission, outcome: Decided | Refused) -> Answer | None:
+    async def _confirm(self, asked: _Asked, outcome: Decided | Refused) -> Answer | None:
         """Answer what appends nothing, if it still holds; an answer that was kept under the key comes first."""
         tx = outcome.tx
-        key = _key_of(submission, submission.key) if submission.key is not None else None
-        confirmation = await confirm(self._pool, key, tx.reads)
-        known = await self._known(submission, confirmation.epoch, confirmation.known_key)
+        confirmation = await confirm(self._pool, asked.key, tx.reads)
+        known = await self._known(asked, confirmation.epoch, confirmation.known_key)
         if known is not None:
             return known
         if confirmation.epoch != tx.epoch:
@@ -141,25 +152,19 @@ class Decider:
             raise outcome.refusal
         return answer_unchanged(outcome.results, confirmation.epoch, confirmation.position)
 
-    async def _append(self, submission: Submission, decided: Decided) -> Answer | None:
-        tx = decided.tx
-        if tx.epoch is None:  # the writer has not reached the database yet
-            raise AppendUnavailableError
-        decision = self._decision(submission, decided, tx.epoch)
+    async def _append(self, asked: _Asked, decided: Decided) -> Answer | None:
+        decision = self._decision(asked, decided)
         outcome = await self._appender.append(decision, self._timeout_s)
         return await self._settle(decided, decision, outcome)
 
-    def _decision(self, submission: Submission, decided: Decided, epoch: str) -> Decision:
+    def _decision(self, asked: _Asked, decided: Decided) -> Decision:
         tx = decided.tx
-        command_id = self._mint("command")
-        keyed = submission.key is not None
         return Decision(
-            epoch=epoch,
-            command_id=command_id,
-            # Without a key of the client's one is minted, so that an unknown outcome can be asked for again (F6).
-            key=_key_of(submission, submission.key if submission.key is not None else command_id),
-            request_hash=request_hash(self._secret, submission) if keyed else b"",
-            context=submission.context,
+            epoch=tx.epoch,
+            command_id=self._mint("command"),
+            key=asked.key,
+            request_hash=asked.request_hash,
+            context=asked.submission.context,
             reads=tx.reads,
             answer=keep_results(decided.results),
             events=tx.events,
@@ -183,20 +188,20 @@ class Decider:
             case Moved():
                 self._forget(decided.tx)
                 return None
-            case KeyTaken(key=key):
+            case KeyTaken(scope=scope, key=key):
                 refusal = name_taken(key)
-                refusal.command_index = command_that_took(decided.tx, decided.results, key)
+                refusal.command_index = command_that_took(decided.tx, decided.results, scope, key)
                 raise refusal
             case OverLimit(scope=scope):
                 raise Refusal("quota_exceeded", f"{scope} would hold more than it may")
             case _:
                 assert_never(outcome)
 
-    async def _known(self, submission: Submission, epoch: str, known: KnownKey | None) -> Answer | None:
-        """Give the answer that is kept under the submission's key. Raises Refusal if the key is another request's."""
+    async def _known(self, asked: _Asked, epoch: str, known: KnownKey | None) -> Answer | None:
+        """Give the answer that is kept under the request's key. Raises Refusal if the key is another request's."""
         if known is None:
             return None
-        if known.request_hash != request_hash(self._secret, submission):
+        if known.request_hash != asked.request_hash:
             raise _key_reused()
         return await self._replay(epoch, known.replayed)
 
@@ -218,17 +223,15 @@ class Decider:
 
     def _keep(self, tx: Transaction) -> None:
         """Keep what the append has just made true."""
-        if tx.epoch != self._cache.epoch:
-            return
         for aggregate in tx.changed():
-            self._cache.keep(aggregate)
+            self._cache.keep(aggregate, tx.epoch)
         freed = {freed.scope for freed in tx.freed}
         self._cache.forget(freed)
         for scope, state in tx.scopes.items():
             taken = [taken.amount for taken in tx.taken.values() if taken.scope == scope]
             if taken and scope not in freed:
                 after = ScopeState(state.held + len(taken), state.amount + sum(taken), state.version + 1)
-                self._cache.keep_scope(scope, after)
+                self._cache.keep_scope(scope, after, tx.epoch)
 
     def _forget(self, tx: Transaction) -> None:
         self._cache.forget(tx.reads.aggregates)

@@ -8,8 +8,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        # Which command of a bundle was refused; set by whoever runs them.
-        self.command_index = 0
+        # Which of a request's commands was refused, if it is one's; set by whoever runs them.
+        self.command_index: int | None = None
 
 
 def not_found(noun: str, aggregate_id: str) -> Refusal:

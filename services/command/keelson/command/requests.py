@@ -80,9 +80,14 @@ def _submission(request: Request, headers: CommandHeaders, name: str, parts: tup
     return Submission(name=name, parts=parts, context=context, key=headers.idempotency_key)
 
 
-def _read_headers(request: Request) -> CommandHeaders:
+def require_no_parameters(request: Request) -> None:
+    """Raise Problem `invalid` for a query string: nothing is ignored."""
     if request.scope["query_string"]:
-        raise Problem("invalid", "A command has no parameters but its body and headers")
+        raise Problem("invalid", "There are no parameters here but headers and the body")
+
+
+def _read_headers(request: Request) -> CommandHeaders:
+    require_no_parameters(request)
     return read_command_headers(request.scope["headers"])
 
 

@@ -11,9 +11,10 @@ from keelson.command.handlers import Handler
 from keelson.command.headers import CommandHeaders, DocumentedHeaders
 from keelson.command.refusal import Refusal
 from keelson.command.registry import HANDLERS
-from keelson.command.requests import Bundle, read_bundle, read_command
-from keelson.command.submission import Answer, EventReference, PartAnswer, Submission
+from keelson.command.requests import Bundle, read_bundle, read_command, require_no_parameters
+from keelson.command.submission import BUNDLE, Answer, EventReference, PartAnswer, Submission
 from keelson.log.append import AppendUnavailableError
+from keelson.service.headers import require_known
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
 from keelson.service.problems import Problem, declare_rule, unavailable
@@ -95,8 +96,10 @@ async def post_bundle(request: Request) -> Response:
     return _respond(BundleAnswer(answer.position, answer.changed, projected, answer.parts), answer, headers)
 
 
-async def list_commands(_request: Request) -> Response:
+async def list_commands(request: Request) -> Response:
     """Answer with all commands."""
+    require_no_parameters(request)
+    require_known(request.scope["headers"])
     return JsonResponse(_COMMANDS)
 
 
@@ -109,7 +112,8 @@ async def _decide(request: Request, submission: Submission, headers: CommandHead
     try:
         answer = await request.app.state.decider.decide(submission)
     except Refusal as refusal:
-        members: dict[str, Any] = {"command_index": refusal.command_index} if len(submission.parts) > 1 else {}
+        index = refusal.command_index if submission.name == BUNDLE else None
+        members: dict[str, Any] = {} if index is None else {"command_index": index}
         raise Problem(refusal.code, refusal.detail, **members) from None
     except AppendUnavailableError:
         raise unavailable("The log could not be written in time; repeat with the same Idempotency-Key") from None

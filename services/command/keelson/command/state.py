@@ -41,12 +41,13 @@ class StateCache:
     """The most recently used aggregates and claim scopes of one epoch, bounded in number.
 
     What it gives may be stale on every replica but the one that wrote last; the append and the confirmation notice.
+    They would not notice what was read in another epoch, where the same seq may mean something else: it is not kept.
     """
 
-    def __init__(self, max_entries: int = 10_000) -> None:
+    def __init__(self, epoch: str, max_entries: int = 10_000) -> None:
         self._max_entries = max_entries
         self._entries: OrderedDict[str, Any] = OrderedDict()
-        self.epoch: str | None = None
+        self.epoch = epoch
 
     def enter_epoch(self, epoch: str) -> None:
         """Forget what was read in another lineage of the log."""
@@ -64,16 +65,16 @@ class StateCache:
         found: ScopeState | None = self._touch(scope)
         return found
 
-    def keep(self, aggregate: Aggregate[Any]) -> None:
-        """Keep an aggregate, unless a later state of it is kept already."""
+    def keep(self, aggregate: Aggregate[Any], epoch: str) -> None:
+        """Keep an aggregate that was read in an epoch, unless a later state of it is kept already."""
         known = self._entries.get(aggregate.id)
-        if known is None or known.seq <= aggregate.seq:
+        if epoch == self.epoch and (known is None or known.seq <= aggregate.seq):
             self._put(aggregate.id, aggregate)
 
-    def keep_scope(self, scope: str, state: ScopeState) -> None:
-        """Keep what a scope holds, unless a later version is kept already."""
+    def keep_scope(self, scope: str, state: ScopeState, epoch: str) -> None:
+        """Keep what a scope was read to hold in an epoch, unless a later version is kept already."""
         known = self._entries.get(scope)
-        if known is None or known.version <= state.version:
+        if epoch == self.epoch and (known is None or known.version <= state.version):
             self._put(scope, state)
 
     def forget(self, names: Any) -> None:

@@ -62,7 +62,7 @@ class Transaction:
         """Give how many keys a claim scope holds, with what this transaction has taken and freed so far."""
         if scope not in self.scopes:
             state = self._cache.read_scope(scope) or await self._reader.read_scope(scope)
-            self._cache.keep_scope(scope, state)
+            self._cache.keep_scope(scope, state, self.epoch)
             self.scopes[scope] = state
             self.reads.scopes[scope] = state.version
         taken = sum(1 for taken in self.taken.values() if taken.scope == scope)
@@ -105,7 +105,7 @@ class Transaction:
     async def _read_cold(self, state_type: type[S], aggregate_id: AggregateId) -> Aggregate[S] | None:
         found = await self._reader.read_aggregate(state_type, aggregate_id)
         if found is not None:
-            self._cache.keep(found)
+            self._cache.keep(found, self.epoch)
         return found
 
     def _append(self, aggregate: Aggregate[S], event: Event) -> Aggregate[S]:
