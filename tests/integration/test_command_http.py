@@ -1,0 +1,465 @@
+"""The command service over HTTP, on a real PostgreSQL: headers, answers, problems, as the API says."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from keelson.command.registry import HANDLERS
+from support.command_world import IMAGE, TOKEN, Answer, Replica, World, open_world
+from support.database import Database
+from support.specs import id_of
+
+JSON = {"Content-Type": "application/json"}
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture
+async def world(database: Database) -> AsyncIterator[World]:
+    async with open_world(database) as world:
+        yield world
+
+
+@pytest.fixture
+def replica(world: World) -> Replica:
+    return world.replica
+
+
+async def post(replica: Replica, body: bytes, path: str = "/v1/commands/org.create", **headers: str) -> Answer:
+    """Post raw bytes."""
+    return await replica.send("POST", path, headers=JSON | headers, body=body)
+
+
+async def test_a_change_is_answered_with_its_events(world: World, replica: Replica) -> None:
+    answer = await replica.command("org.create", name="acme")
+    assert answer.status == 200
+    org_id = answer.body["result"].pop("org_id")
+    assert answer.body == {
+        "position": 2,
+        "changed": True,
+        "projected": False,
+        "result": {},
+        "events": [{"position": 2, "type": "org.created", "version": 1, "aggregate_id": org_id, "seq": 1}],
+    }
+    assert answer.headers["Keelson-Position"] == "2"
+    assert answer.headers["Keelson-Epoch"] == await world.epoch()
+    assert answer.headers["Content-Type"] == "application/json"
+    assert "Preference-Applied" not in answer.headers
+    assert [event.aggregate_id for event in await world.events(1)] == [org_id]
+
+
+async def test_no_change_is_answered_with_the_position_that_was_confirmed(world: World, replica: Replica) -> None:
+    org_id = await replica.create("org", name="acme")
+    await replica.create("org", name="other")
+    answer = await replica.command("org.rename", org_id=org_id, name="acme")
+    assert answer.body == {
+        "position": 3,
+        "changed": False,
+        "projected": False,
+        "result": {"org_id": org_id},
+        "events": [],
+    }
+    assert answer.headers["Keelson-Position"] == "3"
+    assert await world.head() == 3
+
+
+async def test_a_command_of_several_events_answers_with_all(world: World, replica: Replica) -> None:
+    app_id = await world.create_app()
+    env_id, release_id = await world.create_env(app_id), await world.create_release(app_id)
+    first = (await replica.command("deploy.create", env_id=env_id, release_id=release_id)).result["deploy_id"]
+    answer = await replica.command("deploy.create", env_id=env_id, release_id=release_id)
+    head = await world.head()
+    second = answer.result["deploy_id"]
+    assert [
+        (event["position"], event["type"], event["aggregate_id"], event["seq"]) for event in answer.body["events"]
+    ] == [
+        (head - 2, "deploy.status_changed", first, 2),
+        (head - 1, "deploy.created", second, 1),
+        (head, "env.release_set", env_id, 3),
+    ]
+    assert answer.body["position"] == head
+
+
+async def test_the_events_say_who_why_and_in_which_connection(world: World, replica: Replica) -> None:
+    app_id = await world.create_app()
+    env_id, release_id = await world.create_env(app_id), await world.create_release(app_id)
+    before = await world.head()
+    headers = {
+        "Keelson-Reason": "größer, weil nötig",
+        "X-Request-Id": "request-1",
+        "Keelson-Correlation-Id": "incident-7",
+        "Keelson-Causation": "3",
+        "traceparent": TRACEPARENT,
+    }
+    answer = await replica.command("deploy.create", headers=headers, env_id=env_id, release_id=release_id)
+    assert answer.headers["X-Request-Id"] == "request-1"
+    events = await world.events(before)
+    assert [event.command_end for event in events] == [False, True]
+    assert len({event.command_id for event in events}) == 1
+    for event in events:
+        assert (event.actor_type, event.actor_id) == ("system", "operator")
+        assert event.reason == "größer, weil nötig"
+        assert event.request_id == "request-1"
+        assert event.correlation_id == "incident-7"
+        assert event.causation_id == 3
+        assert event.traceparent == TRACEPARENT
+        assert (event.app_id, event.env_id) == (app_id, env_id)
+
+
+async def test_without_headers_the_events_say_less(world: World, replica: Replica) -> None:
+    answer = await post(replica, b'{"name": "acme"}')
+    (event,) = await world.events(1)
+    assert event.request_id == answer.headers["X-Request-Id"] != ""
+    assert (event.reason, event.correlation_id, event.causation_id, event.traceparent) == (None, None, None, None)
+    assert event.command_id.startswith("command_")
+    assert event.command_end
+
+
+async def test_an_unfit_request_id_is_replaced_and_an_unfit_traceparent_left_out(
+    world: World, replica: Replica
+) -> None:
+    headers = {"X-Request-Id": "not fit", "traceparent": "not fit"}
+    answer = await replica.command("org.create", headers=headers, name="acme")
+    (event,) = await world.events(1)
+    assert event.request_id == answer.headers["X-Request-Id"] != "not fit"
+    assert event.traceparent is None
+
+
+async def test_every_command_works(replica: Replica) -> None:
+    """One history in which every command that exists is carried out."""
+    done: list[str] = []
+
+    async def do(name: str, /, **data: Any) -> dict[str, Any]:
+        answer = await replica.command(name, **data)
+        assert answer.status == 200, answer.body
+        assert answer.body["changed"], name
+        done.append(name)
+        result: dict[str, Any] = answer.body["result"]
+        return result
+
+    org_id = (await do("org.create", name="acme"))["org_id"]
+    await do("org.rename", org_id=org_id, name="umbrella")
+    project_id = (await do("project.create", org_id=org_id, name="web"))["project_id"]
+    await do("project.rename", project_id=project_id, name="site")
+    app_id = (await do("app.create", project_id=project_id, name="shop"))["app_id"]
+    await do("app.rename", app_id=app_id, name="store")
+    env_id = (await do("env.create", app_id=app_id, name="production"))["env_id"]
+    await do("env.rename", env_id=env_id, name="live")
+    web = {"command": ["serve"], "ports": [{"name": "http", "port": 80}], "health": {"port": "http"}}
+    release = await do("release.create", app_id=app_id, image=IMAGE, processes={"web": web})
+    assert release["number"] == 1
+    deploy_id = (await do("deploy.create", env_id=env_id, release_id=release["release_id"]))["deploy_id"]
+    await do("deploy.set_status", deploy_id=deploy_id, status="rolling", message="on its way")
+    await do("env.scale", env_id=env_id, replicas={"web": 2})
+    await do("env.set_config", env_id=env_id, variables={"MODE": "fast"})
+    await do("env.delete", env_id=env_id)
+    await do("app.delete", app_id=app_id)
+    await do("project.delete", project_id=project_id)
+    assert set(done) == HANDLERS.keys()
+
+
+# Problems: requests that are refused before any handler runs. One service answers all of a kind.
+
+UNFIT_HEADERS = [
+    ("Keelson-Reason", " "),
+    ("Keelson-Reason", "x" * 501),
+    ("Idempotency-Key", "k" * 256),
+    ("Idempotency-Key", "\u00e9"),
+    ("If-Match", "1"),
+    ("If-Match", 'W/"1"'),
+    ("If-Match", '"1"'),  # goes with no command that creates
+    ("Keelson-Causation", "0"),
+    ("Keelson-Correlation-Id", "a b"),
+    ("Prefer", "wait=soon"),
+]
+
+
+async def test_an_unfit_header_is_invalid_and_named(world: World, replica: Replica) -> None:
+    for header, value in UNFIT_HEADERS:
+        answer = await post(replica, b'{"name": "acme"}', **{header: value})
+        assert (answer.status, answer.code) == (400, "invalid"), header
+        assert header in answer.body["detail"]
+    assert await world.head() == 1
+
+
+REPEATABLE = {
+    "Keelson-Reason": "why",
+    "Idempotency-Key": "key",
+    "If-Match": '"1"',
+    "Keelson-Correlation-Id": "id",
+    "Keelson-Causation": "1",
+    "Authorization": f"Bearer {TOKEN}",
+}
+
+
+async def test_a_repeated_header_is_invalid(replica: Replica) -> None:
+    body = msgspec.json.encode({"org_id": id_of("org"), "name": "x"})
+    for header, value in REPEATABLE.items():
+        headers = [("Content-Type", "application/json"), (header, value), (header, value)]
+        token = None if header == "Authorization" else TOKEN
+        answer = await replica.send("POST", "/v1/commands/org.rename", token=token, headers=headers, body=body)
+        assert (answer.status, answer.code) == (400, "invalid"), header
+        assert header in answer.body["detail"]
+
+
+async def test_a_header_of_ours_that_is_not_known_is_not_supported(replica: Replica) -> None:
+    answer = await post(replica, b'{"name": "acme"}', **{"Keelson-Reson": "why"})
+    assert (answer.status, answer.code) == (400, "not_supported")
+    listed = await replica.send("GET", "/v1/commands", headers={"Keelson-Reson": "why"})
+    assert (listed.status, listed.code) == (400, "not_supported")
+
+
+async def test_deleting_needs_a_reason(replica: Replica) -> None:
+    for name in (name for name, handler in HANDLERS.items() if handler.needs_reason):
+        target = HANDLERS[name].target
+        assert target is not None
+        body = msgspec.json.encode({target: id_of(target.removesuffix("_id"))})
+        answer = await post(replica, body, f"/v1/commands/{name}")
+        assert (answer.status, answer.code) == (400, "reason_required"), name
+        given = await post(replica, body, f"/v1/commands/{name}", **{"Keelson-Reason": "why not"})
+        assert (given.status, given.code) == (404, "not_found"), name
+
+
+def test_what_needs_a_reason_is_what_the_api_says() -> None:
+    needing = {name for name, handler in HANDLERS.items() if handler.needs_reason}
+    assert needing == {name for name in HANDLERS if name.endswith(".delete")}
+
+
+NOT_JSON = [
+    b"",
+    b"{",
+    b'{"name": "acme"} x',
+    b'{"name": "acme", "name": "acme"}',
+    b'{"name": "\xff"}',
+    b'{"name": NaN}',
+    b'{"name": 1e999999}',
+    b'{"name": "\\ud800"}',
+    b'{"name": ' + b"[" * 100 + b"]" * 100 + b"}",
+    b"'name'",
+]
+
+
+async def test_what_is_not_json_is_malformed(world: World, replica: Replica) -> None:
+    for body in NOT_JSON:
+        answer = await post(replica, body)
+        assert (answer.status, answer.code) == (400, "malformed"), body
+        assert answer.body["detail"]
+    assert await world.head() == 1
+
+
+# Bodies of org.create, and where each is wrong.
+UNFIT_BODIES = [
+    (b"[]", ""),
+    (b"{}", "/name"),
+    (b'{"name": 1}', "/name"),
+    (b'{"name": ""}', "/name"),
+    (b'{"name": "Acme"}', "/name"),
+    (b'{"name": "acme\\n"}', "/name"),
+    (b'{"name": "a\\u0000"}', "/name"),
+    (b'{"name": "acme-"}', "/name"),
+    (b'{"name": "' + b"a" * 64 + b'"}', "/name"),
+    (b'{"name": "acme", "nome": "x"}', "/nome"),
+    (b'{"name": "acme", "org_id": "app_00000000000000000000000001"}', "/org_id"),
+    (b'{"name": "acme", "org_id": "org_8zzzzzzzzzzzzzzzzzzzzzzzzz"}', "/org_id"),
+]
+
+
+async def test_what_the_schema_refuses_is_invalid_and_pointed_at(world: World, replica: Replica) -> None:
+    for body, pointer in UNFIT_BODIES:
+        answer = await post(replica, body)
+        assert (answer.status, answer.code) == (400, "invalid"), body
+        assert [error["pointer"] for error in answer.body["errors"]] == [pointer]
+    assert await world.head() == 1
+
+
+async def test_deep_places_are_pointed_at(replica: Replica) -> None:
+    web = {"command": ["x"], "ports": [{"name": "http", "port": 0}]}
+    answer = await replica.command("release.create", app_id=id_of("app"), image=IMAGE, processes={"web": web})
+    assert [error["pointer"] for error in answer.body["errors"]] == ["/processes/web/ports/0/port"]
+
+
+async def test_a_field_that_is_not_built_is_not_supported(world: World, replica: Replica) -> None:
+    answer = await replica.command("org.create", name="acme", owner_email="a@example.com")
+    assert (answer.status, answer.code) == (400, "not_supported")
+    assert [error["pointer"] for error in answer.body["errors"]] == ["/owner_email"]
+    assert await world.head() == 1
+
+
+async def test_an_unknown_command_is_unknown(replica: Replica) -> None:
+    for name in ("app.crate", "env.rollback", "route.create", "%00", "org.create%20", "bundle"):
+        answer = await post(replica, b"{}", f"/v1/commands/{name}")
+        assert (answer.status, answer.code) == (404, "unknown_command"), name
+
+
+OTHER_PATHS = [
+    ("GET", "/v1/commands/org.create", 405, "method_not_allowed"),
+    ("PUT", "/v1/commands", 405, "method_not_allowed"),
+    ("POST", "/v1/commands/org.create/", 404, "not_found"),
+    ("POST", "/v1/orgs", 404, "not_found"),
+    ("POST", "/v1/nodes/node_1/heartbeat", 400, "not_supported"),
+]
+
+
+async def test_other_paths_and_methods(replica: Replica) -> None:
+    for method, path, status, code in OTHER_PATHS:
+        answer = await replica.send(method, path)
+        assert (answer.status, answer.code) == (status, code), path
+
+
+async def test_parameters_are_refused(world: World, replica: Replica) -> None:
+    for method, path in (("POST", "/v1/commands/org.create"), ("POST", "/v1/commands"), ("GET", "/v1/commands")):
+        body = b'{"name": "acme"}' if method == "POST" else None
+        answer = await replica.send(method, f"{path}?dry_run=true", headers=JSON, body=body)
+        assert (answer.status, answer.code) == (400, "invalid"), path
+    assert await world.head() == 1
+
+
+async def test_another_media_type_is_unsupported(replica: Replica) -> None:
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", "application/json2"):
+        headers = {"Content-Type": content_type}
+        answer = await replica.send("POST", "/v1/commands/org.create", headers=headers, body=b'{"name": "acme"}')
+        assert (answer.status, answer.code) == (415, "unsupported_media_type"), content_type
+
+
+async def test_a_body_of_more_than_a_mebibyte_is_too_large(world: World, replica: Replica) -> None:
+    answer = await post(replica, b'{"name": "' + b"a" * 1024 * 1024 + b'"}')
+    assert (answer.status, answer.code) == (413, "too_large")
+    assert await world.head() == 1
+
+
+async def test_nobody_else_may(world: World, replica: Replica) -> None:
+    for token in (None, "wrong", TOKEN[:-1], f"{TOKEN}x"):
+        body = b'{"name": "acme"}'
+        answer = await replica.send("POST", "/v1/commands/org.create", token=token, headers=JSON, body=body)
+        assert (answer.status, answer.code) == (401, "unauthenticated")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert await world.head() == 1
+
+
+# Problems that a handler or the append finds.
+
+
+async def test_conflicts_with_what_exists(world: World, replica: Replica) -> None:
+    app_id = await world.create_app()
+    env_id = await world.create_env(app_id)
+    head = await world.head()
+    project_id = (await world.events(2))[1].project_id
+    taken = await replica.command("app.create", project_id=project_id, name="n3")
+    assert (taken.status, taken.code) == (409, "name_taken")
+    renamed = await replica.command(
+        "app.rename", app_id=await replica.create("app", project_id=project_id, name="x"), name="n3"
+    )
+    assert (renamed.status, renamed.code) == (409, "name_taken")
+    again = await replica.command("env.create", app_id=app_id, name="other", env_id=env_id)
+    assert (again.status, again.code) == (409, "id_taken")
+    used = await replica.command("app.delete", app_id=app_id)
+    assert (used.status, used.code) == (409, "in_use")
+    assert await world.head() == head + 1
+
+
+async def test_rules_of_state_are_unprocessable(world: World, replica: Replica) -> None:
+    app_id = await world.create_app()
+    env_id, release_id = await world.create_env(app_id), await world.create_release(app_id)
+    foreign = await world.create_release(await world.create_app())
+    wrong = await replica.command("deploy.create", env_id=env_id, release_id=foreign)
+    assert (wrong.status, wrong.code) == (422, "wrong_app")
+    deploy_id = (await replica.command("deploy.create", env_id=env_id, release_id=release_id)).result["deploy_id"]
+    head = await world.head()
+    early = await replica.command("deploy.set_status", deploy_id=deploy_id, status="succeeded")
+    assert (early.status, early.code) == (422, "invalid_transition")
+    unknown = await replica.command("env.scale", env_id=env_id, replicas={"jobs": 1})
+    assert (unknown.status, unknown.code) == (422, "unknown_process")
+    many = await replica.command("env.scale", env_id=env_id, replicas={"web": 1001})
+    assert (many.status, many.code) == (422, "quota_exceeded")
+    assert await world.head() == head
+
+
+async def test_what_is_deleted_is_not_found_and_its_name_is_free(world: World, replica: Replica) -> None:
+    org_id = await world.create_org()
+    project_id = await replica.create("project", org_id=org_id, name="web")
+    await replica.command("project.delete", project_id=project_id)
+    gone = await replica.command("project.rename", project_id=project_id, name="x")
+    assert (gone.status, gone.code) == (404, "not_found")
+    orphan = await replica.command("app.create", project_id=project_id, name="x")
+    assert (orphan.status, orphan.code) == (404, "not_found")
+    assert await replica.create("project", org_id=org_id, name="web") != project_id
+
+
+# If-Match.
+
+
+async def test_if_match_acts_at_that_seq_only(world: World, replica: Replica) -> None:
+    org_id = await world.create_org()
+    first = await replica.command("org.rename", headers={"If-Match": '"1"'}, org_id=org_id, name="a")
+    assert first.status == 200
+    second = await replica.command("org.rename", headers={"If-Match": '"1"'}, org_id=org_id, name="b")
+    assert (second.status, second.code) == (412, "seq_mismatch")
+    assert await world.head() == 3
+
+
+async def test_if_match_comes_before_other_refusals_but_not_before_404(world: World, replica: Replica) -> None:
+    app_id = await world.create_app()
+    await world.create_env(app_id)
+    mismatch = {"If-Match": '"9"'}
+    used = await replica.command("app.delete", headers=mismatch, app_id=app_id)
+    assert (used.status, used.code) == (412, "seq_mismatch")
+    unchanged = await replica.command("app.rename", headers=mismatch, app_id=app_id, name="n3")
+    assert (unchanged.status, unchanged.code) == (412, "seq_mismatch")
+    gone = await replica.command("app.delete", headers=mismatch, app_id=id_of("app"))
+    assert (gone.status, gone.code) == (404, "not_found")
+
+
+# Prefer: wait. No projector runs here, so no view has anything.
+
+
+async def test_waiting_ends_in_time_and_says_what_was_applied(replica: Replica) -> None:
+    answer = await replica.command("org.create", headers={"Prefer": "wait=0"}, name="acme")
+    assert answer.status == 200
+    assert answer.body["projected"] is False
+    assert answer.headers["Preference-Applied"] == "wait=0"
+
+
+# Lists and documents.
+
+
+async def test_the_commands_are_listed_with_their_schemas(replica: Replica) -> None:
+    answer = await replica.send("GET", "/v1/commands")
+    items = {item["name"]: item for item in answer.body["items"]}
+    assert items.keys() == HANDLERS.keys()
+    assert all(item["summary"] for item in items.values())
+    schema = items["app.create"]["schema"]
+    definition = schema["$defs"]["CreateApp"] if "$defs" in schema else schema
+    assert definition["additionalProperties"] is False
+    assert set(definition["required"]) == {"project_id", "name"}
+
+
+async def test_openapi_describes_every_command(replica: Replica) -> None:
+    document = (await replica.send("GET", "/openapi.json", token=None)).body
+    assert document["openapi"].startswith("3.1")
+    for name in HANDLERS:
+        operation = document["paths"][f"/v1/commands/{name}"]["post"]
+        assert "200" in operation["responses"]
+    assert {"get", "post"} <= document["paths"]["/v1/commands"].keys()
+    _require_no_dangling_reference(document, document)
+
+
+def _require_no_dangling_reference(document: dict[str, Any], part: Any) -> None:
+    if isinstance(part, list):
+        for each in part:
+            _require_no_dangling_reference(document, each)
+    elif isinstance(part, dict):
+        if isinstance(reference := part.get("$ref"), str):
+            target: Any = document
+            for step in reference.removeprefix("#/").split("/"):
+                target = target[step.replace("~1", "/").replace("~0", "~")]
+        for each in part.values():
+            _require_no_dangling_reference(document, each)
+
+
+async def test_health_readiness_and_metrics_are_public(replica: Replica) -> None:
+    assert (await replica.send("GET", "/healthz", token=None)).status == 200
+    ready = await replica.send("GET", "/readyz", token=None)
+    assert (ready.status, ready.body["ready"]) == (200, True)
+    metrics = await replica.send("GET", "/metrics", token=None)
+    assert b"keelson_append_group_decisions" in metrics.body
