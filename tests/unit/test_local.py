@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keelson.local.child import service_environ
-from keelson.local.database import with_database, with_role
+from keelson.local.database import with_role
 from keelson.local.errors import LocalError
 from keelson.local.files import write_private
 from keelson.local.home import Dev, Home
@@ -63,12 +63,11 @@ def test_a_foreign_database_needs_no_port() -> None:
     assert "KEELSON_DATABASE_PORT" not in settings.ports()
 
 
-def test_a_role_and_a_database_change_nothing_else_of_a_url() -> None:
+def test_another_role_changes_nothing_else_of_a_url() -> None:
     url = "postgresql://owner:old@db.example:5432/keelson?sslmode=require"
     assert with_role(url, "reader", "p@ss/word") == (
         "postgresql://reader:p%40ss%2Fword@db.example:5432/keelson?sslmode=require"
     )
-    assert with_database(url, "other") == "postgresql://owner:old@db.example:5432/other?sslmode=require"
 
 
 def test_a_service_sees_its_own_settings_and_none_of_the_supervisors() -> None:

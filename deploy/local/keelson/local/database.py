@@ -71,11 +71,6 @@ def with_role(url: str, role: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{quote(role, safe='')}:{quote(password, safe='')}@{place}"))
 
 
-def with_database(url: str, name: str) -> str:
-    """Return the URL of another database on the same server, for the same role."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name, safe='')}"))
-
-
 async def _prepare_roles(connection: Connection, owner: str, passwords: Mapping[str, str]) -> None:
     await create_roles(connection)
     for role in SERVICE_ROLES:
