@@ -1,11 +1,13 @@
 """Decisions to append, made without the command service: what a handler would have decided, or what it never would."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from typing import Any
 
 from keelson.events import Actor, Event, Ids, Release
 from keelson.events.app import AppCreated
 from keelson.events.ids import AggregateId, Position, Seq
+from keelson.events.org import OrgCreated
 from keelson.log.decision import (
     Context,
     Decision,
@@ -50,9 +52,9 @@ def done(first: int, last: int | None = None) -> Done:
 def decide(
     epoch: str,
     *events: NewEvent,
-    reads: dict[str, int] | None = None,
+    reads: Mapping[AggregateId, int] | None = None,
     scopes: dict[str, int] | None = None,
-    keys: dict[tuple[str, str], AggregateId | None] | None = None,
+    keys: Mapping[tuple[str, str], AggregateId | None] | None = None,
     limits: Sequence[Limit] = (),
     freed: Sequence[FreedScope] = (),
     taken: Sequence[TakenKey] = (),
@@ -69,7 +71,7 @@ def decide(
     `reads`, `freed` and `taken` come on top of that.
     """
     command_id = made_id("command")
-    firsts: dict[str, int] = {event.aggregate_id: event.seq - 1 for event in reversed(events)}
+    firsts: dict[AggregateId, int] = {event.aggregate_id: event.seq - 1 for event in reversed(events)}
     claims_freed, claims_taken = _claims_of(events)
     return Decision(
         epoch=epoch,
@@ -78,9 +80,9 @@ def decide(
         request_hash=request_hash,
         context=context or Context(actor=actor, request_id="request"),
         reads=ReadSet(
-            aggregates={AggregateId(each): Seq(seq) for each, seq in {**firsts, **(reads or {})}.items()},
+            aggregates={each: Seq(seq) for each, seq in {**firsts, **(reads or {})}.items()},
             scopes=scopes or {},
-            keys=keys or {},
+            keys=dict(keys or {}),
         ),
         answer=answer,
         events=list(events),
@@ -102,3 +104,41 @@ def _claims_of(events: Sequence[NewEvent]) -> tuple[list[FreedScope], list[Taken
             else:
                 taken.append(TakenKey(change.scope, change.key, event.aggregate_id, change.amount))
     return freed, taken
+
+
+def _kinds() -> dict[str, Callable[[str], tuple[Decision, Decision]]]:
+    """Give each way in which two decisions can depend on one another, both orders alike."""
+    aggregate, other = made_id("org"), made_id("app")
+    renamed = an_event(aggregate, 1, OrgCreated(name="name"))
+    take = TakenKey("scope", "key", other, 1)
+
+    def pair(first: dict[str, Any], second: dict[str, Any]) -> Callable[[str], tuple[Decision, Decision]]:
+        def decisions(epoch: str) -> tuple[Decision, Decision]:
+            one, two = dict(first), dict(second)
+            return decide(epoch, *one.pop("events", ()), **one), decide(epoch, *two.pop("events", ()), **two)
+
+        return decisions
+
+    return {
+        "one writes what the other reads": pair({"events": [renamed]}, {"reads": {aggregate: 0}}),
+        "both write one aggregate": pair(
+            {"events": [renamed]}, {"events": [an_event(aggregate, 1, OrgCreated(name="another"))]}
+        ),
+        "both take one claim key": pair({"taken": [take]}, {"taken": [take._replace(aggregate_id=made_id("app"))]}),
+        "one takes in a scope that the other read": pair({"taken": [take]}, {"scopes": {"scope": 0}}),
+        "one frees in a scope that the other read": pair(
+            {"freed": [FreedScope("scope", other)]}, {"scopes": {"scope": 0}}
+        ),
+        "one takes in a scope that the other limits": pair({"taken": [take]}, {"limits": [Limit("scope", 1, None)]}),
+        "one frees in a scope that the other limits": pair(
+            {"freed": [FreedScope("scope", other)]}, {"limits": [Limit("scope", 1, None)]}
+        ),
+        "one takes in a scope whose key the other read": pair({"taken": [take]}, {"keys": {("scope", "key"): None}}),
+        "one frees in a scope whose key the other read": pair(
+            {"freed": [FreedScope("scope", other)]}, {"keys": {("scope", "key"): None}}
+        ),
+        "both have one idempotency key": pair({"key": "key"}, {"key": "key"}),
+    }
+
+
+DEPENDENT = _kinds()
