@@ -8,11 +8,15 @@ from keelson.events import Envelope, Event, Registry, UnknownEventError
 class Batch:
     """Events in order, without gaps, beginning after `start` and ending where a command ends.
 
-    `head` is the log's, of the same snapshot: a batch that ends there leaves nothing to read.
+    `head` is the log's, of the same snapshot: a batch that ends there left nothing to read. `hearing` is for whoever
+    read it to tell what was heard of the log before.
     """
 
-    def __init__(self, start: int, envelopes: Sequence[Envelope], head: int, registry: Registry) -> None:
+    def __init__(
+        self, start: int, envelopes: Sequence[Envelope], head: int, registry: Registry, hearing: int = 0
+    ) -> None:
         self.start = start
+        self.hearing = hearing
         self.envelopes = envelopes
         self.head = head
         self._registry = registry
@@ -63,6 +67,6 @@ class Batch:
         return self._part(0, count)
 
     def _part(self, begin: int, stop: int) -> "Batch":
-        part = Batch(self.start + begin, self.envelopes[begin:stop], self.head, self._registry)
+        part = Batch(self.start + begin, self.envelopes[begin:stop], self.head, self._registry, hearing=self.hearing)
         part._events = self._events[begin:stop]
         return part

@@ -95,7 +95,7 @@ class Follower:
             batch = await self._pages.read(place.position)
             if batch.envelopes:
                 await self._apply(place, batch)
-            if self._place is None or batch.is_last:
+            if self._place is None or self._pages.is_end(batch):
                 return
         self._place = None
 

@@ -72,7 +72,16 @@ class Pages:
         self._kept_events = 0
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._head = 0
+        self._hearing = 0
         self.reads = 0
+
+    def hear(self) -> None:
+        """Take note that the log may hold more than what was read so far."""
+        self._hearing += 1
+
+    def is_end(self, batch: Batch) -> bool:
+        """Whether a batch went to the log's end, and nothing was heard of more since its reading began."""
+        return batch.is_last and batch.hearing == self._hearing
 
     async def read(self, after: int) -> Batch:
         """Give the events after a position, as many as one page holds; an empty batch when there are none."""
@@ -96,9 +105,11 @@ class Pages:
     async def _read(self, after: int) -> Batch:
         lagging = self._head - after > self._page_size
         self.reads += 1
+        hearing = self._hearing
         batch = await read_batch(
             self._db, after, self._lagging_page_size if lagging else self._page_size, self._registry
         )
+        batch.hearing = hearing
         self._head = batch.head
         if batch.envelopes:
             self._kept.appendleft((time.monotonic(), batch))

@@ -77,6 +77,7 @@ class Runner:
                     await self._leases.release(list(self.projections))
 
     def _hear(self, _payload: str) -> None:
+        self.pages.hear()
         for follower in self._followers:
             follower.wake.set()
 
