@@ -23,7 +23,7 @@ from keelson.service.openapi import Operation, build_openapi
 from keelson.service.settings import Settings
 
 
-class Health(msgspec.Struct, frozen=True):
+class Liveness(msgspec.Struct, frozen=True):
     """The process is up."""
 
     status: str
@@ -37,7 +37,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 _STANDARD = (
-    Operation(method="GET", path="/healthz", summary="The process is up", response=Health, public=True),
+    Operation(method="GET", path="/healthz", summary="The process is up", response=Liveness, public=True),
     Operation(method="GET", path="/readyz", summary="It can work; else 503", response=Readiness, public=True),
     Operation(method="GET", path="/metrics", summary="Metrics for Prometheus", public=True),
     Operation(method="GET", path="/openapi.json", summary="This document", public=True),
@@ -96,7 +96,7 @@ class Application(Starlette):
         ]
 
     async def _show_health(self, _request: Request) -> Response:
-        return JsonResponse(Health("up"))
+        return JsonResponse(Liveness("up"))
 
     async def _show_readiness(self, _request: Request) -> Response:
         checks = await self._check()

@@ -1,5 +1,6 @@
 -- Gives how far every projection is, who runs it, and the head of the same snapshot; one row with nulls when there is
--- no projection yet. lag_s is the age in seconds of the oldest event that it has not applied.
+-- no projection yet. lag_s is the age in seconds of the oldest event that it has not applied; rate
+-- is what the runner wrote last, forgotten over some 10 s since: an idle projection has none.
 -- Parameters: none.
 -- Locks: none that others wait for.
 SELECT
@@ -11,7 +12,8 @@ SELECT
     checkpoints.position AS checkpoint,
     head.position - checkpoints.position AS lag_events,
     greatest(extract(epoch FROM clock_timestamp() - unapplied.recorded_at), 0)::double precision AS lag_s,
-    checkpoints.rate,
+    checkpoints.rate
+        * exp(greatest(extract(epoch FROM checkpoints.updated_at - clock_timestamp()) / 10, -100)::double precision) AS rate,
     leases.holder,
     checkpoints.error_position,
     checkpoints.error_type,
