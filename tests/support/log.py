@@ -27,7 +27,9 @@ _IS_WAITING = """
 
 
 @asynccontextmanager
-async def connected(dsn: str, application_name: str = "keelson-tests", **settings: str) -> AsyncIterator[Connection]:
+async def connected(
+    dsn: str, application_name: str = "keelson-tests", **settings: str
+) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """Lend a connection of one's own."""
     connection = await connect(dsn, application_name=application_name, **settings)
     try:
@@ -38,16 +40,18 @@ async def connected(dsn: str, application_name: str = "keelson-tests", **setting
 
 @asynccontextmanager
 async def running(*appenders: Appender, ready: bool = True) -> AsyncIterator[None]:
-    """Run appenders; once entered, they know the epoch."""
-    async with asyncio.TaskGroup() as tasks:
-        runs = [tasks.create_task(appender.run()) for appender in appenders]
-        try:
-            if ready:
-                await eventually(lambda: all(appender.epoch for appender in appenders))
-            yield
-        finally:
-            for run in runs:
-                run.cancel()
+    """Run appenders; once entered, they know the epoch. A failure inside is raised as it is, not as a group."""
+    runs = [asyncio.create_task(appender.run()) for appender in appenders]
+    try:
+        if ready:
+            await eventually(lambda: all(appender.epoch for appender in appenders))
+        yield
+    finally:
+        for run in runs:
+            run.cancel()
+        for ended in await asyncio.gather(*runs, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
 
 @asynccontextmanager
