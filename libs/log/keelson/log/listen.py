@@ -16,7 +16,8 @@ _PROBE = load(__file__, "probe")
 
 Callback = Callable[[str], None]
 
-_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError)
+# Whatever the server says to a connection, LISTEN or a probe, it is not listening: no password yet, no database.
+_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError, asyncpg.PostgresError)
 
 
 class Listener:

@@ -1,6 +1,7 @@
 """The tail: waits until the log may hold more, woken by NOTIFY, with a poll as a net."""
 
 import asyncio
+from contextlib import suppress
 
 from keelson.log.listen import Listener
 
@@ -23,18 +24,17 @@ class Tail:
 
     async def wait_beyond(self, position: int) -> None:
         """Return when the log may hold more than `position`: notified, listening anew, or the interval has passed."""
-        while self._heard <= position and not self._look_now:
-            self._notified.clear()
-            try:
-                async with asyncio.timeout(self._poll_interval_s):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_interval_s):
+                while self._heard <= position and not self._look_now:
+                    self._notified.clear()
                     await self._notified.wait()
-            except TimeoutError:
-                break
         # Forgotten once used: after a restore the log may stand below what was heard.
         self._heard, self._look_now = 0, False
 
     def _hear(self, payload: str) -> None:
-        if payload:
+        # Any role may notify any channel: what is no position says no more than "look".
+        if payload.isdecimal():
             self._heard = max(self._heard, int(payload))
         else:
             self._look_now = True
