@@ -3,9 +3,8 @@
 import msgspec
 import pytest
 
-from keelson.events import REGISTRY, Actor, Envelope, Event, Ids, Registry
+from keelson.events import REGISTRY, Actor, Envelope, Event, Registry
 from keelson.events.ids import Position
-from keelson.events.org import OrgCreated
 from keelson.log.database import Connection, Pool
 from keelson.projector.leases import Leases
 from keelson.projector.rebuild import rebuild
@@ -28,23 +27,13 @@ from support.projecting import (
     replica,
     stopped,
 )
-from support.story import Command, Story, insert
+from support.story import Story, insert, raw_command
 from support.waiting import eventually
 
 CANARY = "canary-8f2c"
 OPERATOR = Actor("system", "operator")
 UNKNOWN_ORG = "org_" + "7" * 26
 OTHERS = {name: projection for name, projection in PROJECTIONS.items() if name != "tenancy"}
-
-
-def a_command(position: int, *events: tuple[str, str, str]) -> list[Envelope]:
-    """Make one command of (aggregate, type, payload), whatever they are."""
-    story = Story(first=position)
-    command: Command = [(aggregate_id, Ids(org_id=aggregate_id), OrgCreated(name="x")) for aggregate_id, _, _ in events]
-    return [
-        msgspec.structs.replace(envelope, type=event_type, payload=payload)
-        for envelope, (_, event_type, payload) in zip(story.envelopes(command), events, strict=True)
-    ]
 
 
 async def begin(owner: Connection) -> tuple[Story, int]:
@@ -71,7 +60,7 @@ async def test_f18_a_poison_event_stops_its_projection_only(
         _, position = await begin(owner)
         await caught_up(pool)
         good = ("org_" + "6" * 26, "org.created", '{"name":"good"}')
-        await insert(owner, a_command(position, good, (UNKNOWN_ORG, event_type, payload)))
+        await insert(owner, raw_command(position, good, (UNKNOWN_ORG, event_type, payload)))
 
         item = await stopped(pool, "tenancy")
         assert item.error is not None
@@ -90,7 +79,7 @@ async def test_f18_a_value_that_no_column_holds_is_found_in_its_page(database: D
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
         story, position = await begin(owner)
         huge = f'{{"release_id":"r","release_number":{10**30},"kind":"deploy"}}'
-        await insert(owner, a_command(position, ("deploy_" + "5" * 26, "deploy.created", huge)))
+        await insert(owner, raw_command(position, ("deploy_" + "5" * 26, "deploy.created", huge)))
         await insert(owner, [moved(each, by=1) for each in story.tell(30)])
         async with replica(database):
             item = await stopped(pool, "platform")
@@ -104,9 +93,9 @@ async def test_f18_a_value_that_no_column_holds_is_found_in_its_page(database: D
 async def test_an_operator_lets_it_skip_and_the_skip_is_honoured_everywhere(database: Database) -> None:
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool, replica(database):
         _, position = await begin(owner)
-        await insert(owner, a_command(position, (UNKNOWN_ORG, "org.renamed", '{"name":"x"}')))
+        await insert(owner, raw_command(position, (UNKNOWN_ORG, "org.renamed", '{"name":"x"}')))
         await stopped(pool, "tenancy")
-        await insert(owner, a_command(position + 1, ("org_" + "5" * 26, "org.created", '{"name":"later"}')))
+        await insert(owner, raw_command(position + 1, ("org_" + "5" * 26, "org.created", '{"name":"later"}')))
 
         with pytest.raises(NotStoppedError):
             await skip(pool, "tenancy", position + 1, OPERATOR, "not that one")
@@ -131,7 +120,7 @@ async def test_an_operator_lets_it_skip_and_the_skip_is_honoured_everywhere(data
 async def test_resuming_tries_again_and_stops_again(database: Database) -> None:
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool, replica(database):
         _, position = await begin(owner)
-        await insert(owner, a_command(position, (UNKNOWN_ORG, "org.renamed", '{"name":"x"}')))
+        await insert(owner, raw_command(position, (UNKNOWN_ORG, "org.renamed", '{"name":"x"}')))
         await stopped(pool, "tenancy")
 
         assert await resume(pool, "tenancy") == position - 1
@@ -172,7 +161,7 @@ async def test_an_event_that_the_code_does_not_know_waits_for_newer_code(databas
     older = Registry(cls for key, cls in REGISTRY.classes.items() if key != ("org.renamed", 1))
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
         org = "org_" + "5" * 26
-        created, renamed, *rest = a_command(
+        created, renamed, *rest = raw_command(
             2,
             (org, "org.created", '{"name":"a"}'),
             (org, "org.renamed", '{"name":"b"}'),
@@ -204,14 +193,14 @@ async def no_holder(pool: Pool) -> bool:
 
 
 def known_org(position: int) -> Envelope:
-    [envelope] = a_command(position, ("org_" + "4" * 26, "org.created", '{"name":"d"}'))
+    [envelope] = raw_command(position, ("org_" + "4" * 26, "org.created", '{"name":"d"}'))
     return envelope
 
 
 async def test_an_unreadable_payload_does_not_stop_who_does_not_listen_to_it(database: Database) -> None:
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool, replica(database):
         _, position = await begin(owner)
-        await insert(owner, a_command(position, (UNKNOWN_ORG, "org.created", '{"name":1}')))
+        await insert(owner, raw_command(position, (UNKNOWN_ORG, "org.created", '{"name":1}')))
 
         await stopped(pool, "tenancy")
         await stopped(pool, "activity")

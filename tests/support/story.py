@@ -224,6 +224,16 @@ class Story:
         return []
 
 
+def raw_command(position: int, *events: tuple[str, str, str]) -> list[Envelope]:
+    """Make one command of (aggregate, type, payload), whatever they are; seqs begin at 1."""
+    story = Story(first=position)
+    command: Command = [(aggregate_id, Ids(org_id=aggregate_id), OrgCreated(name="x")) for aggregate_id, _, _ in events]
+    return [
+        msgspec.structs.replace(envelope, type=event_type, payload=payload)
+        for envelope, (_, event_type, payload) in zip(story.envelopes(command), events, strict=True)
+    ]
+
+
 async def insert(owner: Connection, envelopes: Sequence[Envelope], *, notify: bool = True) -> None:
     """Append events just as they are, in one transaction; the log's owner may, whatever times and ids they have."""
     records = [msgspec.structs.astuple(envelope) for envelope in envelopes]
