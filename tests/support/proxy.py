@@ -11,7 +11,8 @@ async with proxied(dsn) as proxy:
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -43,6 +44,12 @@ class Direction:
         """Let everything flow again, what was held back first; what was swallowed is lost."""
         self._swallows = False
         self._flows.set()
+
+    def strand(self) -> Callable[[], None]:
+        """Let flow what comes from now on, but not what is held back: give what releases that, later."""
+        held, self._flows = self._flows, asyncio.Event()
+        self._flows.set()
+        return held.set
 
     async def carry(self, data: bytes) -> bytes:
         """Take bytes and give what comes out at the other end, when it does."""
@@ -125,6 +132,11 @@ class Proxy:
         parts = urlsplit(dsn)
         credentials, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}").geturl()
+
+    @property
+    def connections(self) -> AbstractSet[object]:
+        """Give a token of each connection that is open, on either side."""
+        return set(self._links)
 
     def cut(self) -> None:
         """Reset every connection on both sides; what was on its way is lost."""

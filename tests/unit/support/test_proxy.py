@@ -79,6 +79,23 @@ async def test_a_request_can_arrive_after_its_sender_was_cut_off() -> None:
         writer.close()
 
 
+async def test_what_was_held_can_stay_behind_while_the_rest_flows() -> None:
+    async with running_echo() as (echo, proxy):
+        late_reader, late = await connect(proxy)
+        proxy.to_server.hold()
+        late.write(b"late")
+        await eventually(lambda: proxy.to_server.held_bytes == 4)
+        release_late = proxy.to_server.strand()
+        reader, writer = await connect(proxy)
+        writer.write(b"early")
+        assert await reader.readexactly(5) == b"early"
+        release_late()
+        assert await late_reader.readexactly(4) == b"late"
+        assert echo.got == b"earlylate"
+        late.close()
+        writer.close()
+
+
 async def test_what_is_swallowed_is_lost_and_nobody_notices() -> None:
     async with running_echo() as (echo, proxy):
         reader, writer = await connect(proxy)
