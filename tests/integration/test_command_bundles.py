@@ -119,6 +119,20 @@ async def test_a_name_freed_by_an_earlier_one_is_free(world: World, replica: Rep
     assert await world.head() == 8 + 5
 
 
+async def test_a_name_that_only_a_later_one_frees_is_taken(replica: Replica) -> None:
+    """In order: what the log says in between must be true too, though it is never seen alone."""
+    await replica.bundle(*PLATFORM, part("env.create", env_id=id_of("env", 2), app_id=APP, name="staging"))
+    swap = [
+        part("env.rename", env_id=id_of("env", 2), name="production"),
+        part("env.rename", env_id=ENV, name="staging"),
+    ]
+    refused(await replica.bundle(*swap), 409, "name_taken", 0)
+    given_back = part("env.rename", env_id=id_of("env", 2), name="preview")
+    refused(await replica.bundle(swap[0], given_back), 409, "name_taken", 0)
+    through_a_third = [part("env.rename", env_id=ENV, name="aside"), *swap]
+    assert (await replica.bundle(*through_a_third)).status == 200
+
+
 async def test_a_tree_is_torn_down_at_once(replica: Replica) -> None:
     await replica.bundle(*PLATFORM)
     down = [part("env.delete", env_id=ENV), part("app.delete", app_id=APP), part("project.delete", project_id=PROJECT)]

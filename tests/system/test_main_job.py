@@ -50,6 +50,7 @@ async def test_f7_nothing_acknowledged_is_lost_doubled_or_wrong_while_everything
             kills, reads = await run_under_fire(stack, load, seed)
             await stack.wait_until_ready()
             events, views = await read_when_caught_up(database)
+            judge(load, events, views)
         except BaseException:
             await keep_log(database, tmp_path / "events.json")
             raise
@@ -59,6 +60,10 @@ async def test_f7_nothing_acknowledged_is_lost_doubled_or_wrong_while_everything
     )
     assert all(kills[kind] >= KILLS_OF_EACH for kind in KINDS)
     assert len(load.acknowledged) >= ACKNOWLEDGED
+
+
+def judge(load: Load, events: list[Event], views: dict[str, list[Event]]) -> None:
+    """Fail with whatever is wrong."""
     assert not load.faults
     assert not faults_of_log(events)
     assert not faults_of_rules(events)

@@ -36,19 +36,26 @@ class NewEvent(msgspec.Struct, frozen=True):
 
 
 class TakenKey(NamedTuple):
-    """A claim that a decision takes."""
+    """A claim that a decision takes, with its event number `at`.
+
+    It must be free by then: held by nobody, or by one whose scope the decision freed at that event or before. One that
+    the decision itself frees again later is not `kept`, but must have been free all the same.
+    """
 
     scope: str
     key: str
     aggregate_id: AggregateId
     amount: int
+    at: int = 0
+    kept: bool = True
 
 
 class FreedScope(NamedTuple):
-    """All that an aggregate holds in a scope, let go of."""
+    """All that an aggregate holds in a scope, let go of with the decision's event number `at`."""
 
     scope: str
     aggregate_id: AggregateId
+    at: int = 0
 
 
 class Limit(NamedTuple):

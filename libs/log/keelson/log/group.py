@@ -92,8 +92,8 @@ def arguments(epoch: str, decisions: list[Decision]) -> list[Any]:
         (3, [(n, *read) for n, d in numbered for read in d.reads.scopes.items()]),
         (4, [(n, *key, holder) for n, d in numbered for key, holder in d.reads.keys.items()]),
         (4, [(n, *limit) for n, d in numbered for limit in d.limits]),
-        (3, [(n, *freed) for n, d in numbered for freed in d.freed]),
-        (5, [(n, *taken) for n, d in numbered for taken in d.taken]),
+        (4, [(n, *freed) for n, d in numbered for freed in d.freed]),
+        (7, [(n, *taken) for n, d in numbered for taken in d.taken]),
         (20, [row for n, d in numbered for row in _event_rows(n, d)]),
         (4, [(n, *person) for n, d in numbered for person in d.people]),
     ]

@@ -46,14 +46,14 @@ def answer_again(replayed: Replayed, epoch: str, page: Page | None) -> Answer:
 
 
 def command_that_took(tx: Transaction, results: Results, scope: str, key: str) -> int:
-    """Find the command of a request whose event took a claim's key last."""
+    """Find the command of a request whose event took a claim's key first: that one was refused."""
     takers = (
         index
         for index, event in enumerate(tx.events)
         for change in event.event.claims_of(event.ids)
         if isinstance(change, Take) and (change.scope, change.key) == (scope, key)
     )
-    taker = max(takers)
+    taker = min(takers)
     return next(index for index, end in enumerate(accumulate(count for _, count in results)) if taker < end)
 
 

@@ -168,8 +168,8 @@ class Decider:
             reads=tx.reads,
             answer=keep_results(decided.results),
             events=tx.events,
-            freed=list(tx.freed),
-            taken=list(tx.taken.values()),
+            freed=list(tx.freed.values()),
+            taken=[*tx.taken.values(), *tx.passing],
         )
 
     async def _settle(self, decided: Decided, decision: Decision, outcome: Outcome) -> Answer | None:
@@ -225,7 +225,7 @@ class Decider:
         """Keep what the append has just made true."""
         for aggregate in tx.changed():
             self._cache.keep(aggregate, tx.epoch)
-        freed = {freed.scope for freed in tx.freed}
+        freed = {scope for scope, _ in tx.freed}
         self._cache.forget(freed)
         for scope, state in tx.scopes.items():
             taken = [taken.amount for taken in tx.taken.values() if taken.scope == scope]
@@ -268,7 +268,7 @@ def _appends(outcome: Decided | Refused, submission: Submission) -> TypeIs[Decid
 def _contended(tx: Transaction) -> set[str]:
     """Name what other decisions might change at the same time: existing aggregates, and scopes read and changed."""
     changed = {event.aggregate_id for event in tx.events if tx.reads.aggregates[event.aggregate_id]}
-    scopes = {taken.scope for taken in tx.taken.values()} | {freed.scope for freed in tx.freed}
+    scopes = {taken.scope for taken in tx.taken.values()} | {scope for scope, _ in tx.freed}
     return changed | (scopes & tx.reads.scopes.keys())
 
 

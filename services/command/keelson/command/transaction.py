@@ -40,7 +40,9 @@ class Transaction:
         self.scopes: dict[str, ScopeState] = {}
         self.events: list[NewEvent] = []
         self.taken: dict[tuple[str, str], TakenKey] = {}
-        self.freed: dict[FreedScope, None] = {}
+        self.freed: dict[tuple[str, AggregateId], FreedScope] = {}
+        # Taken and freed again by this very transaction: nothing to keep, but they must have been free.
+        self.passing: list[TakenKey] = []
 
     async def read(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
         """Give an aggregate, also a deleted one, as this transaction's events leave it; None if it never was."""
@@ -66,7 +68,7 @@ class Transaction:
             self.scopes[scope] = state
             self.reads.scopes[scope] = state.version
         taken = sum(1 for taken in self.taken.values() if taken.scope == scope)
-        freed = [freed.aggregate_id for freed in self.freed if freed.scope == scope]
+        freed = [freed.aggregate_id for freed in self.freed.values() if freed.scope == scope]
         return self.scopes[scope].held + taken - (await self._reader.count_held(scope, freed) if freed else 0)
 
     async def new_id(self, state_type: type[State], chosen: str | None) -> AggregateId:
@@ -113,18 +115,18 @@ class Transaction:
             if isinstance(change, Release):
                 self._free(change.scope, aggregate.id)
             else:
-                self._take(TakenKey(change.scope, change.key, aggregate.id, change.amount))
+                self._take(TakenKey(change.scope, change.key, aggregate.id, change.amount, len(self.events)))
         self.events.append(NewEvent.of(aggregate.id, aggregate.seq, aggregate.ids, event))
         self._aggregates[aggregate.id] = aggregate
         return aggregate
 
     def _free(self, scope: str, aggregate_id: AggregateId) -> None:
         """Let go of what the aggregate holds in the log, and of what it took in this very transaction."""
-        self.freed[FreedScope(scope, aggregate_id)] = None
+        self.freed.setdefault((scope, aggregate_id), FreedScope(scope, aggregate_id, len(self.events)))
         own = [place for place, taken in self.taken.items() if taken.scope == scope]
         for place in own:
             if self.taken[place].aggregate_id == aggregate_id:
-                del self.taken[place]
+                self.passing.append(self.taken.pop(place)._replace(kept=False))
 
     def _take(self, taken: TakenKey) -> None:
         """Take a key; another holder in the log shows at the append, one in this transaction at once."""

@@ -12,7 +12,8 @@
 -- which key, the keyed hash of the request, the answer to store, the number of its events. Reads: r_ aggregates with
 -- the seq they were read at (0: did not exist), s_ scopes with the version they were read at (0: no row), k_ claim keys
 -- with their holder (null: nobody). Limits: l_ what a scope may hold afterwards (null: no limit). Claims: f_ what an
--- aggregate frees in a scope, t_ what is taken. Events: e_ in order, those of a decision together. Vault: v_ people, a
+-- aggregate frees in a scope, t_ what is taken, each with the number of its event (_at): a key must be free by then, also
+-- one that the decision frees again later and so does not keep. Events: e_ in order, those of a decision together. Vault: v_ people, a
 -- null e-mail erases.
 --
 -- Returns a row with decision 0, outcome 'appended' and the head's position before the group; then one row for each
@@ -29,8 +30,9 @@ CREATE FUNCTION log.append_v1(
     s_decision integer[], s_scope text[], s_version bigint[],
     k_decision integer[], k_scope text[], k_key text[], k_holder text[],
     l_decision integer[], l_scope text[], l_held bigint[], l_amount bigint[],
-    f_decision integer[], f_scope text[], f_aggregate_id text[],
-    t_decision integer[], t_scope text[], t_key text[], t_aggregate_id text[], t_amount bigint[],
+    f_decision integer[], f_scope text[], f_aggregate_id text[], f_at integer[],
+    t_decision integer[], t_scope text[], t_key text[], t_aggregate_id text[], t_amount bigint[], t_at integer[],
+    t_kept boolean[],
     e_decision integer[], e_aggregate_id text[], e_seq bigint[], e_type text[], e_version integer[],
     e_org_id text[], e_project_id text[], e_app_id text[], e_env_id text[], e_node_id text[],
     e_actor_type text[], e_actor_id text[], e_reason text[], e_request_id text[], e_correlation_id text[],
@@ -57,8 +59,8 @@ BEGIN
     END IF;
     PERFORM log.assert_independent_v1(
         d_actor_type, d_actor_id, d_name, d_key, r_decision, r_aggregate_id, s_decision || l_decision || k_decision,
-        s_scope || l_scope || k_scope, f_decision || t_decision, f_scope || t_scope, t_scope, t_key, e_decision,
-        e_aggregate_id
+        s_scope || l_scope || k_scope, f_decision || t_decision, f_scope || t_scope, t_decision, t_scope, t_key,
+        e_decision, e_aggregate_id
     );
 
     -- Keys come first: what was answered once is answered so again, whatever has happened since.
@@ -104,24 +106,27 @@ BEGIN
     IF t_decision <> '{}' THEN
         failed := ARRAY(
             SELECT DISTINCT t.decision
-            FROM unnest(t_decision, t_scope, t_key) AS t (decision, scope, key)
+            FROM unnest(t_decision, t_scope, t_key, t_at) AS t (decision, scope, key, at)
             JOIN log.claims AS c USING (scope, key)
-            WHERE t.decision <> ALL (settled) AND (t.decision, c.scope, c.aggregate_id) NOT IN (
-                SELECT f.decision, f.scope, f.aggregate_id
-                FROM unnest(f_decision, f_scope, f_aggregate_id) AS f (decision, scope, aggregate_id)
+            WHERE t.decision <> ALL (settled) AND NOT EXISTS (
+                SELECT FROM unnest(f_decision, f_scope, f_aggregate_id, f_at) AS f (decision, scope, aggregate_id, at)
+                WHERE f.decision = t.decision AND f.scope = c.scope AND f.aggregate_id = c.aggregate_id
+                    AND f.at <= t.at
             )
         );
         IF failed <> '{}' THEN
             RETURN QUERY
                 SELECT DISTINCT ON (t.decision) t.decision, 'taken', NULL::bigint, h.position, NULL::text,
                     json_build_object('scope', c.scope, 'key', c.key, 'holder', c.aggregate_id)::text
-                FROM unnest(t_decision, t_scope, t_key) WITH ORDINALITY AS t (decision, scope, key, n)
+                FROM unnest(t_decision, t_scope, t_key, t_at) AS t (decision, scope, key, at)
                 JOIN log.claims AS c USING (scope, key)
-                WHERE t.decision = ANY (failed) AND (t.decision, c.scope, c.aggregate_id) NOT IN (
-                    SELECT f.decision, f.scope, f.aggregate_id
-                    FROM unnest(f_decision, f_scope, f_aggregate_id) AS f (decision, scope, aggregate_id)
+                WHERE t.decision = ANY (failed) AND NOT EXISTS (
+                    SELECT FROM unnest(f_decision, f_scope, f_aggregate_id, f_at)
+                        AS f (decision, scope, aggregate_id, at)
+                    WHERE f.decision = t.decision AND f.scope = c.scope AND f.aggregate_id = c.aggregate_id
+                        AND f.at <= t.at
                 )
-                ORDER BY t.decision, t.n;
+                ORDER BY t.decision, t.at;
             settled := settled || failed;
         END IF;
     END IF;
@@ -131,7 +136,7 @@ BEGIN
         failed := ARRAY(
             SELECT DISTINCT o.decision
             FROM log.held_afterwards_v1(
-                l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount
+                l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount, t_kept
             ) WITH ORDINALITY AS o (decision, scope, held, amount, n)
             WHERE o.decision <> ALL (settled) AND (o.held > l_held[o.n] OR o.amount > l_amount[o.n])
         );
@@ -140,7 +145,7 @@ BEGIN
                 SELECT o.decision, 'over_limit', NULL::bigint, h.position, NULL::text,
                     json_build_object('scope', o.scope, 'held', o.held, 'amount', o.amount)::text
                 FROM log.held_afterwards_v1(
-                    l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount
+                    l_decision, l_scope, f_decision, f_scope, f_aggregate_id, t_decision, t_scope, t_amount, t_kept
                 ) WITH ORDINALITY AS o (decision, scope, held, amount, n)
                 WHERE o.decision = ANY (failed) AND (o.held > l_held[o.n] OR o.amount > l_amount[o.n]);
             settled := settled || failed;
@@ -197,17 +202,17 @@ BEGIN
     IF t_decision <> '{}' THEN
         INSERT INTO log.claims (scope, key, aggregate_id, amount)
         SELECT t.scope, t.key, t.aggregate_id, t.amount
-        FROM unnest(t_decision, t_scope, t_key, t_aggregate_id, t_amount)
-            AS t (decision, scope, key, aggregate_id, amount)
-        WHERE t.decision <> ALL (settled);
+        FROM unnest(t_decision, t_scope, t_key, t_aggregate_id, t_amount, t_kept)
+            AS t (decision, scope, key, aggregate_id, amount, kept)
+        WHERE t.kept AND t.decision <> ALL (settled);
     END IF;
     IF f_decision <> '{}' OR t_decision <> '{}' THEN
         INSERT INTO log.claim_scopes AS s (scope, held, amount, version)
         SELECT c.scope, sum(c.held), sum(c.amount), 1
         FROM (
             SELECT t.scope, 1 AS held, t.amount
-            FROM unnest(t_decision, t_scope, t_amount) AS t (decision, scope, amount)
-            WHERE t.decision <> ALL (settled)
+            FROM unnest(t_decision, t_scope, t_amount, t_kept) AS t (decision, scope, amount, kept)
+            WHERE t.kept AND t.decision <> ALL (settled)
             UNION ALL
             SELECT f.scope, -1, -f.amount FROM unnest(freed_scope, freed_amount) AS f (scope, amount)
         ) AS c
@@ -251,7 +256,7 @@ $$;
 CREATE FUNCTION log.held_afterwards_v1(
     l_decision integer[], l_scope text[],
     f_decision integer[], f_scope text[], f_aggregate_id text[],
-    t_decision integer[], t_scope text[], t_amount bigint[]
+    t_decision integer[], t_scope text[], t_amount bigint[], t_kept boolean[]
 ) RETURNS TABLE (decision integer, scope text, held numeric, amount numeric)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT l.decision, l.scope,
@@ -267,8 +272,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ) AS freed
     CROSS JOIN LATERAL (
         SELECT count(*) AS held, coalesce(sum(t.amount), 0) AS amount
-        FROM unnest(t_decision, t_scope, t_amount) AS t (decision, scope, amount)
-        WHERE t.decision = l.decision AND t.scope = l.scope
+        FROM unnest(t_decision, t_scope, t_amount, t_kept) AS t (decision, scope, amount, kept)
+        WHERE t.kept AND t.decision = l.decision AND t.scope = l.scope
     ) AS taken
     ORDER BY l.n
 $$;
@@ -279,8 +284,8 @@ $$;
 -- Locks: none.
 CREATE FUNCTION log.assert_independent_v1(
     d_actor_type text[], d_actor_id text[], d_name text[], d_key text[], r_decision integer[], r_aggregate_id text[],
-    s_decision integer[], s_scope text[], c_decision integer[], c_scope text[], t_scope text[], t_key text[],
-    e_decision integer[], e_aggregate_id text[]
+    s_decision integer[], s_scope text[], c_decision integer[], c_scope text[], t_decision integer[], t_scope text[],
+    t_key text[], e_decision integer[], e_aggregate_id text[]
 ) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -296,7 +301,8 @@ BEGIN
         ) AS a
         GROUP BY a.aggregate_id HAVING bool_or(a.writes) AND min(a.decision) <> max(a.decision)
     ) OR EXISTS (
-        SELECT FROM unnest(t_scope, t_key) AS t (scope, key) GROUP BY t.scope, t.key HAVING count(*) > 1
+        SELECT FROM unnest(t_decision, t_scope, t_key) AS t (decision, scope, key)
+        GROUP BY t.scope, t.key HAVING min(t.decision) <> max(t.decision)
     ) OR EXISTS (
         SELECT FROM (
             SELECT s.decision, s.scope, false AS changes FROM unnest(s_decision, s_scope) AS s (decision, scope)
