@@ -139,7 +139,7 @@ async def test_f6_a_lost_reply_to_commit_is_asked_for_again(
 
 
 async def a_commit_in_flight_is_not_missed(database: Database, faulty: Faulty) -> None:
-    """The append waits in the server when its connection dies: a look-up of its key would not find it yet."""
+    # The append waits in the server when its connection dies: a look-up of its key would not find it yet.
     async with head_locked(database):
         asked = asyncio.create_task(faulty.replica.command("org.create", name="acme"))
         await eventually(faulty.appends_wait)
