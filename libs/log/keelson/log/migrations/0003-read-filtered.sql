@@ -8,7 +8,7 @@
 -- for (there is an index), positions otherwise. Null filters match everything. The page ends where a command ends
 -- (descending: where one begins), so it may exceed the limit by the rest of one.
 --
--- At least one row; without a match its event columns are null. `examined` is the cursor to go on from: ascending the
+-- At least one row, if the log was ever begun; without a match its event columns are null. `examined` is the cursor to go on from: ascending the
 -- head at the end, descending 0 once the first event was examined. Being STABLE, all of it is of one snapshot (F3).
 -- Statements are made of the filters that are given, so that each is planned for them; values are parameters.
 -- Locks: none that others wait for.
@@ -53,11 +53,14 @@ DECLARE
     nth CONSTANT text := 'SELECT e.position FROM log.events AS e WHERE %s ORDER BY e.position %s OFFSET %s LIMIT 1';
     last_match bigint;
 BEGIN
-    SELECT * INTO STRICT h FROM log.head;
+    SELECT * INTO h FROM log.head;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     IF p_descending AND p_from = 0 THEN
         start := h.position + 1;
     END IF;
-    edge := CASE WHEN p_descending THEN greatest(start - p_window, 1) ELSE least(start + p_window, h.position) END;
+    edge := CASE WHEN p_descending THEN greatest(start - p_window, 1) ELSE least(least(start, h.position) + p_window, h.position) END;
     IF indexed <> '' THEN
         EXECUTE format(nth, beyond || indexed, direction, p_window - 1) INTO edge
         USING start, edge, p_org_id, p_project_id, p_app_id, p_env_id;

@@ -10,7 +10,7 @@ FROM log.head AS h
 LEFT JOIN log.events AS e
     ON e.position > $1 AND e.position <= (
         SELECT x.position FROM log.events AS x
-        WHERE x.position >= least($1 + $2, h.position) AND x.command_end
+        WHERE x.position >= least(least($1, h.position) + $2, h.position) AND x.command_end
         ORDER BY x.position LIMIT 1
     )
 ORDER BY e.position
