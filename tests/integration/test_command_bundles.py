@@ -186,6 +186,18 @@ async def test_a_hundred_commands_are_a_bundle_and_one_more_is_not(world: World,
     assert await world.head() == 101
 
 
+async def test_a_small_bundle_of_large_consequences_is_too_large(world: World, replica: Replica) -> None:
+    """Each deploy tells its release's processes again: without a bound, 10 KB of commands would append 100 MB."""
+    await replica.bundle(*PLATFORM)
+    processes = {f"p{number}": {"command": ["x" * 450] * 10} for number in range(100)}
+    release = await replica.command("release.create", app_id=APP, image=IMAGE, processes=processes)
+    head = await world.head()
+    deploy = part("deploy.create", env_id=ENV, release_id=release.result["release_id"])
+    refused(await replica.bundle(*[deploy] * 20), 413, "too_large", None)
+    assert await world.head() == head
+    assert (await replica.bundle(*[deploy] * 2)).status == 200
+
+
 async def test_an_empty_bundle_is_invalid(replica: Replica) -> None:
     answer = await replica.bundle()
     assert (answer.status, answer.code) == (400, "invalid")

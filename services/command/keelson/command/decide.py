@@ -37,6 +37,7 @@ from keelson.log.decision import (
     ReadSet,
     Replayed,
 )
+from keelson.log.group import MAX_BYTES
 from keelson.log.read import read_page
 
 # Within a process turns avoid lost races, so this many are lost to other replicas only.
@@ -133,6 +134,8 @@ class Decider:
                 refusal.command_index = index
                 return Refused(tx, refusal)
             results.append((result, len(tx.events) - before))
+        if sum(len(event.payload) for event in tx.events) > MAX_BYTES:
+            return Refused(tx, Refusal("too_large", f"Its events would hold more than {MAX_BYTES} bytes"))
         return Decided(tx, results)
 
     async def _confirm(self, asked: _Asked, outcome: Decided | Refused) -> Answer | None:
