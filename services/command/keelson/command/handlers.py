@@ -8,8 +8,12 @@ import msgspec
 from keelson.command.transaction import Transaction
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all commands: a field that is not declared is refused, never ignored."""
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all commands: a field that is not declared is refused, never ignored.
+
+    Fields left at their defaults are not encoded, so that a request hashes as before when a field was added since: a
+    retry over a roll-out finds its answer.
+    """
 
 
 class Handler(msgspec.Struct, frozen=True, kw_only=True):
