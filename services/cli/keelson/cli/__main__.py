@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
+from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
 from keelson.log.database import UNAVAILABLE, connect
 from keelson.log.migrate import migrate
@@ -23,6 +24,10 @@ _UNUSABLE: tuple[type[BaseException], ...] = (
 )
 
 
+class _UrlError(Exception):
+    """The URL cannot be read. What asyncpg says of it may hold the password, and is not shown."""
+
+
 def main() -> int:
     """Run one command; give its exit code."""
     arguments = _parser().parse_args()
@@ -31,10 +36,22 @@ def main() -> int:
         return _fail("KEELSON_DATABASE_URL is not set; it names the database and the role to work as")
     try:
         return asyncio.run(_run(dsn, arguments.run))
-    except _UNUSABLE as error:
-        return _fail(f"the database cannot be used: {error or type(error).__name__}")
-    except asyncpg.InsufficientPrivilegeError as error:
-        return _fail(f"the role of KEELSON_DATABASE_URL may not do this: {error}")
+    except (*_UNUSABLE, asyncpg.PostgresError, UnknownEventError, _UrlError) as error:
+        return _fail(_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    match error:
+        case _UrlError():
+            return "KEELSON_DATABASE_URL is not the URL of a PostgreSQL database"
+        case UnknownEventError():
+            return f"the log was written by a newer version: {error}"
+        case asyncpg.InsufficientPrivilegeError():
+            return f"the role of KEELSON_DATABASE_URL may not do this: {error}"
+        case _ if isinstance(error, _UNUSABLE):
+            return f"the database cannot be used: {str(error) or type(error).__name__}"
+        case _:
+            return f"the database refused: {error}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(dsn: str, run: "Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[int]]") -> int:
-    connection = await connect(dsn, application_name="keelson-cli")
+    try:
+        connection = await connect(dsn, application_name="keelson-cli")
+    except ValueError as error:
+        raise _UrlError from error
     try:
         return await run(connection)
     finally:

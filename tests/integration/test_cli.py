@@ -1,0 +1,141 @@
+"""`python -m keelson.cli` as a process: what it says, and with which code it ends."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from keelson.log.migrate import MIGRATIONS
+from keelson.log.read import read_head
+from support.database import Cluster, Database
+from support.decisions import PROJECT, an_app, decide, made_id
+from support.log import append_group, connected, read_epoch
+from support.waiting import free_port
+
+NAMES = sorted(path.stem for path in Path(MIGRATIONS).glob("*.sql"))
+UP_TO_DATE = "the schema is up to date"
+
+
+class Ended(NamedTuple):
+    """How it ended, and what it said."""
+
+    code: int
+    said: list[str]
+    complained: str
+
+
+async def _run(dsn: str | None, *arguments: str) -> Ended:
+    environ = {name: value for name, value in os.environ.items() if name != "KEELSON_DATABASE_URL"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "keelson.cli",
+        *arguments,
+        env=environ if dsn is None else {**environ, "KEELSON_DATABASE_URL": dsn},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        said, complained = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, said.decode().splitlines(), complained.decode())
+
+
+def _is_one_clear_line(ended: Ended) -> bool:
+    return ended.said == [] and ended.complained.startswith("keelson: ") and ended.complained.count("\n") == 1
+
+
+async def test_migrate_says_what_it_applied_and_changes_nothing_the_second_time(cluster: Cluster) -> None:
+    async with cluster.fresh_database(migrated=False) as database:
+        assert await _run(database.owner_dsn, "migrate") == (
+            0,
+            [*(f"applied {name}" for name in NAMES), UP_TO_DATE],
+            "",
+        )
+        async with connected(database.owner_dsn) as owner:
+            assert (await read_head(owner)).position == 1
+        assert await _run(database.owner_dsn, "migrate") == (0, [UP_TO_DATE], "")
+
+
+async def test_claims_are_verified_and_rebuilt(database: Database) -> None:
+    right = "the claims are what the log says"
+    assert await _run(database.command_dsn, "claims", "verify") == (0, [right], "")
+    app = made_id("app")
+    async with connected(database.command_dsn) as command, connected(database.admin_dsn) as admin:
+        await append_group(command, decide(await read_epoch(command), an_app("mine", app_id=app)))
+        await admin.execute("UPDATE log.claims SET amount = 5")
+        await admin.execute("UPDATE log.claim_scopes SET held = 2")
+    scope = f"app.name:{PROJECT}"
+    named = [
+        f"{scope} mine: held by {app} for 0 by the log, held by {app} for 5 by the table",
+        f"{scope}: 1 keys for 0 by the log, 2 keys for 0 by the table",
+    ]
+    assert await _run(database.command_dsn, "claims", "verify") == (1, [*named, "differences: 2"], "")
+    assert await _run(database.owner_dsn, "claims", "rebuild") == (0, [*named, "differences mended: 2"], "")
+    assert await _run(database.owner_dsn, "claims", "verify") == (0, [right], "")
+    assert await _run(database.owner_dsn, "claims", "rebuild") == (0, ["the claims were what the log says"], "")
+
+
+async def test_what_the_log_says_and_the_code_does_not_know_is_named(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner:
+        await owner.execute(
+            "INSERT INTO log.events (position, aggregate_id, seq, type, version, actor_type, actor_id, request_id,"
+            " command_id, command_end, recorded_at, payload) VALUES (2, 'x_1', 1, 'x.made', 1, 'system', 'a', 'r', 'c',"
+            " true, clock_timestamp(), '{}')"
+        )
+        await owner.execute("UPDATE log.head SET position = 2")
+    ended = await _run(database.command_dsn, "claims", "verify")
+    assert ended.code == 2
+    assert _is_one_clear_line(ended)
+    assert "x.made" in ended.complained
+
+
+@pytest.mark.parametrize("arguments", [["migrate"], ["claims", "rebuild"]])
+async def test_a_role_without_the_right_is_told_so(cluster: Cluster, database: Database, arguments: list[str]) -> None:
+    async with connected(database.admin_dsn) as admin:
+        await admin.execute("DELETE FROM log.claim_scopes; INSERT INTO log.claim_scopes VALUES ('other', 1, 0, 1)")
+    if arguments == ["migrate"]:
+        async with cluster.fresh_database(migrated=False) as empty:
+            ended = await _run(empty.command_dsn, *arguments)
+    else:
+        ended = await _run(database.command_dsn, *arguments)
+    assert ended.code == 2
+    assert _is_one_clear_line(ended), ended
+    assert "may not do this" in ended.complained
+
+
+async def test_a_database_that_is_no_log_is_told_of(cluster: Cluster) -> None:
+    async with cluster.fresh_database(migrated=False) as database:
+        ended = await _run(database.owner_dsn, "claims", "verify")
+    assert ended.code == 2
+    assert _is_one_clear_line(ended), ended
+
+
+async def test_a_database_that_cannot_be_used_is_told_of_and_no_password_shown(database: Database) -> None:
+    head, _, tail = database.owner_dsn.partition("@")
+    password = head.rpartition(":")[2]
+    host, _, name = tail.partition("/")
+    for dsn in (
+        f"{head}@127.0.0.1:{free_port()}/{name}",
+        f"{head}@{host}/nowhere",
+        f"{head}x@{host}/{name}",
+        f"{head}@127.0.0.1:port/{name}",
+        f"{password}://{name}",
+    ):
+        ended = await _run(dsn, "migrate")
+        assert ended.code == 2
+        assert _is_one_clear_line(ended), (dsn, ended)
+        assert password not in ended.complained
+
+
+async def test_no_database_no_command_and_help() -> None:
+    ended = await _run(None, "migrate")
+    assert ended == (2, [], "keelson: KEELSON_DATABASE_URL is not set; it names the database and the role to work as\n")
+    for wrong in ([], ["claims"], ["unknown"]):
+        assert (await _run(None, *wrong)).code == 2
+    ended = await _run(None, "--help")
+    assert ended.code == 0
+    assert "migrate" in "\n".join(ended.said)
