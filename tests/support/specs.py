@@ -18,7 +18,7 @@ from keelson.command.refusal import Refusal
 from keelson.command.registry import HANDLERS
 from keelson.command.state import Aggregate, S, StateCache
 from keelson.command.transaction import Transaction
-from keelson.events import Event, Ids
+from keelson.events import REGISTRY, Envelope, Event, Ids
 from keelson.events.app import AppCreated
 from keelson.events.base import Release as ReleaseClaims
 from keelson.events.env import EnvCreated
@@ -64,6 +64,9 @@ class History:
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         self.facts = list(facts)
+        self._firsts: dict[str, Fact] = {}
+        for fact in self.facts:
+            self._firsts.setdefault(fact[0], fact)
 
     async def read_aggregate(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
         """Fold an aggregate."""
@@ -80,6 +83,10 @@ class History:
         holders = self._holders(scope)
         changes = sum(any(each.scope == scope for each in self._changes(fact)) for fact in self.facts)
         return ScopeState(len(holders), 0, changes)
+
+    def holder_of(self, scope: str, key: str) -> str | None:
+        """Give the aggregate that holds a claim."""
+        return self._holders(scope).get(key)
 
     async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
         """Count the keys that these aggregates hold in a scope."""
@@ -98,8 +105,7 @@ class History:
         return holders
 
     def _changes(self, fact: Fact) -> Sequence[Any]:
-        first = next(each for each in self.facts if each[0] == fact[0])
-        return fact[1].claims_of(ids_of(first))
+        return fact[1].claims_of(ids_of(self._firsts[fact[0]]))
 
 
 def ids_of(fact: Fact) -> Ids:
@@ -169,6 +175,16 @@ class Outcome:
         assert list(self._tx.taken) == list(keys)
         return self
 
+    def as_appended(self) -> list[Fact] | str:
+        """Give what follows at the append, which knows who holds a name: events with all ids, or a refusal's code."""
+        if self._refusal is not None:
+            return self._refusal.code
+        for scope, key in self._tx.taken:
+            holder = self._history.holder_of(scope, key)
+            if holder is not None and (scope, holder) not in self._tx.freed:
+                return "name_taken"
+        return [(event.aggregate_id, event.event, _said(event.ids)) for event in self._tx.events]
+
     def _hold_against_the_fold(self, facts: Sequence[Fact]) -> None:
         afterwards = History([*self._history.facts, *facts])
         for aggregate in self._tx.changed():
@@ -182,6 +198,16 @@ class Outcome:
 
 
 _HANDLERS = {handler.command: handler for handler in HANDLERS.values()}
+
+
+def _said(ids: Ids) -> dict[str, str]:
+    return {name: value for name, value in msgspec.structs.asdict(ids).items() if value is not None}
+
+
+def fact_of(envelope: Envelope) -> Fact:
+    """Give an event of the log as a fact, with all its ids."""
+    event = REGISTRY.decode(envelope.type, envelope.version, envelope.payload)
+    return (envelope.aggregate_id, event, _said(envelope.ids))
 
 
 def _at_once(waiting: Awaitable[T]) -> T:
