@@ -1,4 +1,7 @@
-"""Crashes, races and slow neighbours: what is applied is applied once, with its checkpoint, whoever is in the way."""
+"""Crashes, races and slow neighbours: what is applied is applied once, with its checkpoint, whoever is in the way.
+
+F16: a crash between rows and checkpoint. F17: two runners, a frozen one. F24: a schema change under cached plans.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

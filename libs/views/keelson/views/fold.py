@@ -124,12 +124,15 @@ class _Layout:
         """Lay a whole row out. Raises HandlerError unless it has exactly its fields; those with a default may lack."""
         table = self._table
         given = {**table.defaults, **fields} if table.defaults else fields
-        if len(given) != len(self._fields) or not given.keys() >= self._fields.keys():
+        moved_at = envelope.recorded_at
+        try:
+            row: RowValues = [given[name] for name in self._fields]
+        except KeyError:
+            row = []
+        if len(row) != len(given):
             raise HandlerError(f"{envelope.type} puts a row into {table.name} without exactly its fields")
-        row: RowValues = [given[name] for name in table.fields]
         for index in self._json_at:
             row[index] = canonical(row[index])
-        moved_at = envelope.recorded_at
         row += (envelope.seq, envelope.position, moved_at, moved_at)
         return row
 

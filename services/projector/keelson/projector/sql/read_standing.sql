@@ -1,5 +1,6 @@
 -- Gives how far every projection is, who runs it, and the head of the same snapshot; one row with nulls when no
--- projection has begun. lag_s is the age in seconds of the oldest event that it has not applied.
+-- projection has begun. lag_s is the age in seconds of the oldest event that it has not applied; rate is what the
+-- runner wrote last, forgotten over some 10 s since: an idle projection has none.
 -- Parameters: none.
 -- Locks: none that others wait for.
 SELECT
@@ -8,7 +9,8 @@ SELECT
     checkpoints.version,
     checkpoints.position,
     checkpoints.state,
-    checkpoints.rate,
+    checkpoints.rate
+        * exp(greatest(extract(epoch FROM checkpoints.updated_at - clock_timestamp()) / 10, -100)::double precision) AS rate,
     greatest(extract(epoch FROM clock_timestamp() - unapplied.recorded_at), 0)::double precision AS lag_s,
     leases.holder,
     checkpoints.error_position,
