@@ -28,6 +28,9 @@ class _UrlError(Exception):
     """The URL cannot be read. What asyncpg says of it may hold the password, and is not shown."""
 
 
+_EXPECTED: tuple[type[BaseException], ...] = (*_UNUSABLE, asyncpg.PostgresError, UnknownEventError, _UrlError)
+
+
 def main() -> int:
     """Run one command; give its exit code."""
     arguments = _parser().parse_args()
@@ -36,7 +39,7 @@ def main() -> int:
         return _fail("KEELSON_DATABASE_URL is not set; it names the database and the role to work as")
     try:
         return asyncio.run(_run(dsn, arguments.run))
-    except (*_UNUSABLE, asyncpg.PostgresError, UnknownEventError, _UrlError) as error:
+    except _EXPECTED as error:
         return _fail(_reason(error))
 
 

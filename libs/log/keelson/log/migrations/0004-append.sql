@@ -21,6 +21,8 @@
 -- 'taken' (another holds a key it takes), 'over_limit'. The done ones got the next positions in their order.
 -- Raises KE001 when the head is of another epoch (DETAIL is its name), KE002 when decisions of the group depend on one
 -- another, KE003 when an event does not continue its aggregate as it was read.
+-- Plans are made once a session, for tables that may still be small by then and will not stay so: whatever is looked up
+-- is looked up in an index (no sequential scan, and no join where a hash of a whole table could be thought of).
 -- Locks: the head's row, from its first statement to the commit.
 CREATE FUNCTION log.append_v1(
     p_epoch text,
@@ -41,7 +43,7 @@ CREATE FUNCTION log.append_v1(
 ) RETURNS TABLE (
     decision integer, outcome text, first_position bigint, last_position bigint, command_id text, detail text
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     h log.head;
@@ -68,7 +70,10 @@ BEGIN
         SELECT d.n::integer
         FROM unnest(d_actor_type, d_actor_id, d_name, d_key)
             WITH ORDINALITY AS d (actor_type, actor_id, name, key, n)
-        JOIN log.idempotency_keys AS i USING (actor_type, actor_id, name, key)
+        WHERE (
+            SELECT true FROM log.idempotency_keys AS i
+            WHERE i.actor_type = d.actor_type AND i.actor_id = d.actor_id AND i.name = d.name AND i.key = d.key
+        )
     );
     IF failed <> '{}' THEN
         RETURN QUERY
@@ -260,21 +265,24 @@ CREATE FUNCTION log.held_afterwards_v1(
 ) RETURNS TABLE (decision integer, scope text, held numeric, amount numeric)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT l.decision, l.scope,
-        coalesce(s.held, 0) - freed.held + taken.held,
-        coalesce(s.amount, 0) - freed.amount + taken.amount
+        coalesce(s.held, 0) - coalesce(freed.held, 0) + coalesce(taken.held, 0),
+        coalesce(s.amount, 0) - coalesce(freed.amount, 0) + coalesce(taken.amount, 0)
     FROM unnest(l_decision, l_scope) WITH ORDINALITY AS l (decision, scope, n)
-    LEFT JOIN log.claim_scopes AS s ON s.scope = l.scope
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS held, coalesce(sum(c.amount), 0) AS amount
+    LEFT JOIN LATERAL (
+        SELECT c.held, c.amount FROM log.claim_scopes AS c WHERE c.scope = l.scope LIMIT 1
+    ) AS s ON true
+    LEFT JOIN (
+        SELECT f.decision, f.scope, count(*) AS held, sum(c.amount) AS amount
         FROM unnest(f_decision, f_scope, f_aggregate_id) AS f (decision, scope, aggregate_id)
         JOIN log.claims AS c ON c.scope = f.scope AND c.aggregate_id = f.aggregate_id
-        WHERE f.decision = l.decision AND f.scope = l.scope
-    ) AS freed
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS held, coalesce(sum(t.amount), 0) AS amount
+        GROUP BY f.decision, f.scope
+    ) AS freed ON freed.decision = l.decision AND freed.scope = l.scope
+    LEFT JOIN (
+        SELECT t.decision, t.scope, count(*) AS held, sum(t.amount) AS amount
         FROM unnest(t_decision, t_scope, t_amount, t_kept) AS t (decision, scope, amount, kept)
-        WHERE t.kept AND t.decision = l.decision AND t.scope = l.scope
-    ) AS taken
+        WHERE t.kept
+        GROUP BY t.decision, t.scope
+    ) AS taken ON taken.decision = l.decision AND taken.scope = l.scope
     ORDER BY l.n
 $$;
 
