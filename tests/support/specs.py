@@ -68,8 +68,10 @@ class History:
         for fact in self.facts:
             self._firsts.setdefault(fact[0], fact)
 
-    async def read_aggregate(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
-        """Fold an aggregate."""
+    async def read_aggregate(
+        self, state_type: type[S], aggregate_id: str, _known: Aggregate[S] | None = None
+    ) -> Aggregate[S] | None:
+        """Fold an aggregate, from its first event."""
         found: Aggregate[S] | None = None
         for fact in self.facts:
             if fact[0] == aggregate_id:

@@ -53,8 +53,23 @@ def test_another_epoch_begins_with_nothing_and_keeps_nothing_of_the_one_before()
     assert cache.read_scope("names") is None
 
 
-def test_what_is_forgotten_is_gone() -> None:
+def test_what_is_doubted_is_where_to_read_on_from_and_no_more() -> None:
     cache = StateCache("now")
     cache.keep(org(1), "now")
-    cache.forget(["org_1", "org_2"])
+    cache.doubt(["org_1", "org_2"])
     assert cache.read("org_1") is None
+    assert cache.read_outdated("org_1") == org(1)
+    assert cache.read_outdated("org_2") is None
+    cache.keep(org(1), "now")
+    assert cache.read("org_1") == org(1)
+
+
+def test_doubts_end_with_what_they_were_of() -> None:
+    cache = StateCache("now", max_entries=1)
+    cache.keep(org(1), "now")
+    cache.doubt(["org_1"])
+    cache.keep(org(2), "now")
+    assert cache.read_outdated("org_1") is None
+    cache.doubt(["org_2"])
+    cache.enter_epoch("later")
+    assert not cache._outdated

@@ -149,7 +149,7 @@ class Decider:
             self._appender.enter_epoch(confirmation.epoch)
             return None
         if confirmation.moved:
-            self._forget(tx)
+            self._doubt(tx)
             return None
         if isinstance(outcome, Refused):
             raise outcome.refusal
@@ -189,7 +189,7 @@ class Decider:
             case KeyReused():
                 raise _key_reused()
             case Moved():
-                self._forget(decided.tx)
+                self._doubt(decided.tx)
                 return None
             case KeyTaken(scope=scope, key=key):
                 refusal = name_taken(key)
@@ -229,16 +229,16 @@ class Decider:
         for aggregate in tx.changed():
             self._cache.keep(aggregate, tx.epoch)
         freed = {scope for scope, _ in tx.freed}
-        self._cache.forget(freed)
+        self._cache.doubt(freed)
         for scope, state in tx.scopes.items():
             taken = [taken.amount for taken in tx.taken.values() if taken.scope == scope]
             if taken and scope not in freed:
                 after = ScopeState(state.held + len(taken), state.amount + sum(taken), state.version + 1)
                 self._cache.keep_scope(scope, after, tx.epoch)
 
-    def _forget(self, tx: Transaction) -> None:
-        self._cache.forget(tx.reads.aggregates)
-        self._cache.forget(tx.reads.scopes)
+    def _doubt(self, tx: Transaction) -> None:
+        self._cache.doubt(tx.reads.aggregates)
+        self._cache.doubt(tx.reads.scopes)
 
 
 async def _run_part(tx: Transaction, part: Part) -> msgspec.Struct:

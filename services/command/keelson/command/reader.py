@@ -18,13 +18,15 @@ class LogReader:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def read_aggregate(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
-        """Fold an aggregate; None if it has no event.
+    async def read_aggregate(
+        self, state_type: type[S], aggregate_id: str, known: Aggregate[S] | None = None
+    ) -> Aggregate[S] | None:
+        """Fold an aggregate, on from an earlier state of it if one is known; None if it has no event.
 
         Pages may be of different snapshots: the seq that was reached is what the read set holds against the log.
         Raises UnknownEventError for an event that a newer writer wrote.
         """
-        found: Aggregate[S] | None = None
+        found = known
         while True:
             page = await read_aggregate(self._pool, aggregate_id, found.seq if found else Seq(0), PAGE)
             for envelope in page:

@@ -1,6 +1,7 @@
 """Folded state: what a handler decides on, and the cache that keeps it warm."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
@@ -47,17 +48,24 @@ class StateCache:
     def __init__(self, epoch: str, max_entries: int = 10_000) -> None:
         self._max_entries = max_entries
         self._entries: OrderedDict[str, Any] = OrderedDict()
+        self._outdated: set[str] = set()
         self.epoch = epoch
 
     def enter_epoch(self, epoch: str) -> None:
         """Forget what was read in another lineage of the log."""
         if epoch != self.epoch:
             self._entries.clear()
+            self._outdated.clear()
             self.epoch = epoch
 
     def read(self, aggregate_id: str) -> Aggregate[Any] | None:
         """Give an aggregate if it is warm."""
         found: Aggregate[Any] | None = self._touch(aggregate_id)
+        return found
+
+    def read_outdated(self, aggregate_id: str) -> Aggregate[Any] | None:
+        """Give an earlier state of an aggregate, to read on from, if there is one."""
+        found: Aggregate[Any] | None = self._entries.get(aggregate_id)
         return found
 
     def read_scope(self, scope: str) -> ScopeState | None:
@@ -77,19 +85,20 @@ class StateCache:
         if epoch == self.epoch and (known is None or known.version <= state.version):
             self._put(scope, state)
 
-    def forget(self, names: Any) -> None:
-        """Forget aggregates and scopes, by their names."""
-        for name in names:
-            self._entries.pop(name, None)
+    def doubt(self, names: Iterable[str]) -> None:
+        """Give aggregates and scopes, by their names, no more until they were read again."""
+        self._outdated.update(name for name in names if name in self._entries)
 
     def _touch(self, name: str) -> Any:
-        entry = self._entries.get(name)
-        if entry is not None:
-            self._entries.move_to_end(name)
-        return entry
+        if name not in self._entries or name in self._outdated:
+            return None
+        self._entries.move_to_end(name)
+        return self._entries[name]
 
     def _put(self, name: str, entry: Any) -> None:
         self._entries[name] = entry
         self._entries.move_to_end(name)
+        self._outdated.discard(name)
         if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
+            dropped, _ = self._entries.popitem(last=False)
+            self._outdated.discard(dropped)

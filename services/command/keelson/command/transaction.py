@@ -14,8 +14,10 @@ from keelson.log.decision import FreedScope, NewEvent, ReadSet, TakenKey
 class Reader(Protocol):
     """Reads what is not warm, from the log."""
 
-    async def read_aggregate(self, state_type: type[S], aggregate_id: str) -> Aggregate[S] | None:
-        """Fold an aggregate; None if it has no event."""
+    async def read_aggregate(
+        self, state_type: type[S], aggregate_id: str, known: Aggregate[S] | None
+    ) -> Aggregate[S] | None:
+        """Fold an aggregate, on from an earlier state of it if one is known; None if it has no event."""
 
     async def read_scope(self, scope: str) -> ScopeState:
         """Give what a claim scope holds."""
@@ -105,7 +107,7 @@ class Transaction:
         return [found for found in self._aggregates.values() if found is not None and found.id in changed_ids]
 
     async def _read_cold(self, state_type: type[S], aggregate_id: AggregateId) -> Aggregate[S] | None:
-        found = await self._reader.read_aggregate(state_type, aggregate_id)
+        found = await self._reader.read_aggregate(state_type, aggregate_id, self._cache.read_outdated(aggregate_id))
         if found is not None:
             self._cache.keep(found, self.epoch)
         return found
