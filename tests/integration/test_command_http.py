@@ -1,5 +1,6 @@
 """The command service over HTTP, on a real PostgreSQL: headers, answers, problems, as the API says."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,9 +8,13 @@ import msgspec
 import pytest
 
 from keelson.command.registry import HANDLERS
+from keelson.log.database import Connection, connect
+from keelson.service.checkpoints import CHANNEL
+from keelson.views import PROJECTIONS
 from support.command_world import IMAGE, TOKEN, Answer, Replica, World, open_world
 from support.database import Database
 from support.specs import id_of
+from support.waiting import eventually
 
 JSON = {"Content-Type": "application/json"}
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -410,7 +415,26 @@ async def test_if_match_comes_before_other_refusals_but_not_before_404(world: Wo
     assert (gone.status, gone.code) == (404, "not_found")
 
 
-# Prefer: wait. No projector runs here, so no view has anything.
+# Prefer: wait. No projector runs here; the tests say what it would.
+
+
+@pytest.fixture
+async def projector(database: Database) -> AsyncIterator[Connection]:
+    """Lend a connection of the projector, all of whose projections have reached position 1."""
+    connection = await connect(database.projector_dsn, application_name="test-projector")
+    try:
+        for name in PROJECTIONS:
+            await connection.execute("INSERT INTO ops.checkpoints VALUES ($1, 1, 1, 'running')", name)
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def move(projector: Connection, position: int, *names: str) -> None:
+    """Say that projections have reached a position."""
+    for name in names:
+        await projector.execute("UPDATE ops.checkpoints SET position = $2 WHERE projection = $1", name, position)
+        await projector.execute("SELECT pg_notify($1, $2)", CHANNEL, f"{name} {position}")
 
 
 async def test_waiting_ends_in_time_and_says_what_was_applied(replica: Replica) -> None:
@@ -418,6 +442,39 @@ async def test_waiting_ends_in_time_and_says_what_was_applied(replica: Replica) 
     assert answer.status == 200
     assert answer.body["projected"] is False
     assert answer.headers["Preference-Applied"] == "wait=0"
+
+
+async def test_a_command_waits_for_the_views_that_its_events_concern_and_no_others(
+    projector: Connection, world: World, replica: Replica
+) -> None:
+    waiting = asyncio.create_task(replica.command("org.create", headers={"Prefer": "wait=60"}, name="acme"))
+    await eventually(lambda: _is_at(world, 2))
+    await move(projector, 2, "activity", "tenancy")
+    answer = await waiting
+    assert (answer.status, answer.body["projected"]) == (200, True)
+    assert answer.headers["Preference-Applied"] == "wait=30"
+
+
+async def test_no_change_waits_for_what_was_confirmed(projector: Connection, world: World, replica: Replica) -> None:
+    org_id = await replica.create("org", name="acme")
+    rename = replica.command("org.rename", headers={"Prefer": "wait=30"}, org_id=org_id, name="acme")
+    waiting = asyncio.create_task(rename)
+    await move(projector, await world.head(), *PROJECTIONS)
+    answer = await waiting
+    assert (answer.body["changed"], answer.body["position"], answer.body["projected"]) == (False, 2, True)
+
+
+async def test_nobody_waits_for_a_projection_that_is_stopped(projector: Connection, replica: Replica) -> None:
+    await projector.execute("UPDATE ops.checkpoints SET state = 'stopped' WHERE projection = 'tenancy'")
+    state = replica.app.state.checkpoints.state_of
+    await eventually(lambda: state("tenancy") == "stopped")
+    async with asyncio.timeout(10):
+        answer = await replica.command("org.create", headers={"Prefer": "wait=30"}, name="acme")
+    assert (answer.status, answer.body["projected"]) == (200, False)
+
+
+async def _is_at(world: World, position: int) -> bool:
+    return await world.head() == position
 
 
 # Lists and documents.
