@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from keelson.command import reader
 from keelson.command.domain.env import Env
 from keelson.command.reader import LogReader
+from keelson.events.ids import Seq
 from support.command_world import World, open_world
 from support.database import Database
 from support.specs import id_of
@@ -36,7 +38,9 @@ async def test_an_aggregate_is_folded_over_all_its_pages(
     assert (found.seq, found.state.variables, found.ids.env_id) == (4, {"N": "2"}, env_id)
 
 
-async def test_what_is_known_is_read_on_from(world: World) -> None:
+@pytest.mark.parametrize("page", [1, 2, 4, 100])
+async def test_what_is_known_is_read_on_from(world: World, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(reader, "PAGE", page)
     log = LogReader(world.replica.app.state.pool)
     env_id = await world.create_env()
     known = await log.read_aggregate(Env, env_id)
@@ -45,6 +49,20 @@ async def test_what_is_known_is_read_on_from(world: World) -> None:
     assert cold is not None
     assert await log.read_aggregate(Env, env_id, known) == cold
     assert await log.read_aggregate(Env, env_id, cold) == cold
+
+
+@pytest.mark.parametrize("page", [1, 2, 100])
+async def test_what_is_known_of_a_log_that_was_put_back_is_not_believed(
+    world: World, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(reader, "PAGE", page)
+    log = LogReader(world.replica.app.state.pool)
+    env_id = await world.create_env()
+    await set_configs(world, env_id, range(1))
+    true = await log.read_aggregate(Env, env_id)
+    assert true is not None
+    lost = msgspec.structs.replace(true, seq=Seq(9), state=Env(name="lost"))
+    assert await log.read_aggregate(Env, env_id, lost) == true
 
 
 async def test_what_never_was_is_nothing(world: World) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from keelson.command.state import Aggregate, S
-from keelson.events import REGISTRY
-from keelson.events.ids import AggregateId, Seq
+from keelson.events import REGISTRY, Envelope
+from keelson.events.ids import Seq
 from keelson.log.confirm import ScopeState, count_held, read_scope
 from keelson.log.database import Pool
 from keelson.log.read import read_aggregate
@@ -26,16 +26,18 @@ class LogReader:
         Pages may be of different snapshots: the seq that was reached is what the read set holds against the log.
         Raises UnknownEventError for an event that a newer writer wrote.
         """
-        found = known
+        # The last event that is known is read once more: if it is gone, the log was put back, and nothing is known.
+        found, after = known, Seq(known.seq - 1 if known else 0)
         while True:
-            page = await read_aggregate(self._pool, aggregate_id, found.seq if found else Seq(0), PAGE)
+            page = await read_aggregate(self._pool, aggregate_id, after, PAGE)
+            if found is not None and after < found.seq and not page:
+                return await self.read_aggregate(state_type, aggregate_id)
             for envelope in page:
-                event = REGISTRY.decode(envelope.type, envelope.version, envelope.payload)
-                state = state_type.evolve(found.state if found else None, event)
-                ids = found.ids if found else envelope.ids
-                found = Aggregate(AggregateId(aggregate_id), envelope.seq, ids, state)
+                if found is None or envelope.seq > found.seq:
+                    found = _evolve(state_type, found, envelope)
             if len(page) < PAGE:
                 return found
+            after = page[-1].seq
 
     async def read_scope(self, scope: str) -> ScopeState:
         """Give what a claim scope holds."""
@@ -44,3 +46,9 @@ class LogReader:
     async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
         """Count the keys that these aggregates hold in a scope."""
         return await count_held(self._pool, scope, aggregate_ids)
+
+
+def _evolve(state_type: type[S], found: Aggregate[S] | None, envelope: Envelope) -> Aggregate[S]:
+    event = REGISTRY.decode(envelope.type, envelope.version, envelope.payload)
+    state = state_type.evolve(found.state if found else None, event)
+    return Aggregate(envelope.aggregate_id, envelope.seq, found.ids if found else envelope.ids, state)
