@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 import pytest
+from structlog.testing import capture_logs
 
 from keelson.events import Event, Ids
 from keelson.events.app import AppCreated, AppRenamed
@@ -162,7 +163,9 @@ async def test_planted_f12_dependent_decisions_in_one_group_unchecked(
     """Nobody checks: both get the last place. Only the function does: it says so, and the group goes one by one."""
     monkeypatch.setattr(Group, "_depends", lambda *_: False)
     if asserted:
-        await _of_one_group_exactly_one_wins(database)
+        with capture_logs() as logged:
+            await _of_one_group_exactly_one_wins(database)
+        assert [(each["event"], each["sqlstate"]) for each in logged] == [("group_refused", "KE002")]
         return
     await plant(database.admin_dsn, "append_v1", ("PERFORM log.assert_independent_v1(", "PERFORM jsonb_build_array("))
     with pytest.raises(AssertionError):

@@ -203,7 +203,8 @@ class Appender:
             log.error("decision_refused", sqlstate=sqlstate, error=str(error))
             entries[0].fail(error)
         else:
-            # One of them is at fault; the others shall not suffer for it.
+            # One of them is at fault (or the group's rules are); the others shall not suffer for it.
+            log.warning("group_refused", sqlstate=sqlstate, decisions=len(entries), error=str(error))
             for entry in entries:
                 if not entry.outcome.done():
                     await self._append(connection, [entry])
