@@ -29,10 +29,13 @@ def test_an_identity_names_one_process_and_not_its_heir() -> None:
 
 
 def test_an_ended_process_has_no_identity() -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    program = "import time; print('up', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # just after exec the kernel may not know the arguments yet
         identity = Identity.read(process.pid)
         assert identity is not None
-        assert identity.command_line()[1:3] == [b"-c", b"import time; time.sleep(60)"]
+        assert identity.command_line()[1:3] == [b"-c", program.encode()]
         assert end_process(identity, signal.SIGTERM, grace_s=5.0)
         assert Identity.read(process.pid) is None
         assert not identity.is_running()
