@@ -17,6 +17,8 @@ from keelson.local.process import Identity, end_process
 from keelson.local.settings import DEFAULT_PORTS, Settings
 from keelson.local.terminal import WIDTH, table
 
+PROGRAM = "import time; print('up', flush=True); time.sleep(60)"
+
 
 def test_an_identity_names_one_process_and_not_its_heir() -> None:
     own = Identity.read(os.getpid())
@@ -29,13 +31,12 @@ def test_an_identity_names_one_process_and_not_its_heir() -> None:
 
 
 def test_an_ended_process_has_no_identity() -> None:
-    program = "import time; print('up', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE) as process:  # noqa: S603 - our own
         assert process.stdout is not None
         process.stdout.readline()  # just after exec the kernel may not know the arguments yet
         identity = Identity.read(process.pid)
         assert identity is not None
-        assert identity.command_line()[1:3] == [b"-c", program.encode()]
+        assert identity.command_line()[1:3] == [b"-c", PROGRAM.encode()]
         assert end_process(identity, signal.SIGTERM, grace_s=5.0)
         assert Identity.read(process.pid) is None
         assert not identity.is_running()
