@@ -2,17 +2,19 @@
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from keelson.log.migrate import MIGRATIONS
 from keelson.log.read import read_head
 from support.database import Cluster, Database
 from support.decisions import PROJECT, an_app, decide, made_id
-from support.log import append_group, connected, read_epoch
+from support.log import append_group, assert_sound, connected, read_all, read_epoch
 from support.waiting import free_port
 
 NAMES = sorted(path.stem for path in Path(MIGRATIONS).glob("*.sql"))
@@ -139,3 +141,51 @@ async def test_no_database_no_command_and_help() -> None:
     ended = await _run(None, "--help")
     assert ended.code == 0
     assert "migrate" in "\n".join(ended.said)
+
+
+async def test_an_epoch_begins_with_who_when_and_why(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner:
+        for dsn in (database.command_dsn, database.owner_dsn):
+            before = await read_head(owner)
+            ended = await _run(dsn, "epoch", "new", "--reason", "put back, wie gewünscht")
+            after = await read_head(owner)
+            position = before.position + 1
+            assert ended == (
+                0,
+                [f"epoch {before.epoch} ended, epoch {after.epoch} began at position {position}"],
+                "",
+            )
+            assert after.epoch != before.epoch
+            assert after.position == position
+            event = (await read_all(owner))[-1]
+            assert (event.type, event.actor_type, event.actor_id) == ("platform.epoch_began", "system", "operator")
+            assert event.reason == "put back, wie gewünscht"
+            assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", event.request_id)
+            assert msgspec.json.decode(event.payload) == {
+                "epoch": after.epoch,
+                "previous": before.epoch,
+                "forked_at": before.position,
+                "cause": "operator",
+            }
+        await assert_sound(owner)
+
+
+async def test_no_epoch_begins_without_a_reason_or_the_right(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner:
+        before = await read_head(owner)
+        for wrong in (
+            [],
+            ["--reason", " "],
+            ["--reason", "x" * 501],
+            ["--reason", "two\nlines"],
+            ["--reason", "\udcff"],
+        ):
+            ended = await _run(database.owner_dsn, "epoch", "new", *wrong)
+            assert ended.code == 2, wrong
+            assert "--reason" in ended.complained
+        for dsn in (database.projector_dsn, database.query_dsn):
+            ended = await _run(dsn, "epoch", "new", "--reason", "why")
+            assert ended.code == 2
+            assert _is_one_clear_line(ended), ended
+            assert "may not do this" in ended.complained
+        assert await read_head(owner) == before

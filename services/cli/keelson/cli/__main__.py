@@ -5,9 +5,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import asyncpg
 
+from keelson.cli.epochs import begin_epoch, read_reason
 from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
 from keelson.log.database import UNAVAILABLE, connect
@@ -15,6 +17,11 @@ from keelson.log.migrate import migrate
 
 # Exit codes: 0 done, 1 found something wrong, 2 could not be done.
 OK, WRONG, FAILED = 0, 1, 2
+
+# A string, since asyncpg's classes are generic for the type checker only.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+# A command gets what the command line said, and a connection of its own.
+Command: TypeAlias = "Callable[[argparse.Namespace, Connection], Awaitable[int]]"
 
 _UNUSABLE: tuple[type[BaseException], ...] = (
     *UNAVAILABLE,
@@ -38,7 +45,7 @@ def main() -> int:
     if not dsn:
         return _fail("KEELSON_DATABASE_URL is not set; it names the database and the role to work as")
     try:
-        return asyncio.run(_run(dsn, arguments.run))
+        return asyncio.run(_run(dsn, arguments))
     except _EXPECTED as error:
         return _fail(_reason(error))
 
@@ -66,38 +73,51 @@ def _parser() -> argparse.ArgumentParser:
     ways = claims.add_subparsers(required=True, metavar="WAY")
     ways.add_parser("verify", help="name every difference").set_defaults(run=_verify_claims)
     ways.add_parser("rebuild", help="mend every difference (as the log's owner)").set_defaults(run=_rebuild_claims)
+    epochs = commands.add_parser("epoch", help="the lineages of the log")
+    beginning = epochs.add_subparsers(required=True, metavar="WAY").add_parser(
+        "new", help="begin another: after a restore, before the log is served (as its owner or keelson_command)"
+    )
+    beginning.add_argument("--reason", required=True, type=read_reason, metavar="TEXT", help="why; kept on the event")
+    beginning.set_defaults(run=_begin_epoch)
     return parser
 
 
-async def _run(dsn: str, run: "Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[int]]") -> int:
+async def _run(dsn: str, arguments: argparse.Namespace) -> int:
+    run: Command = arguments.run
     try:
         connection = await connect(dsn, application_name="keelson-cli")
     except ValueError as error:
         raise _UrlError from error
     try:
-        return await run(connection)
+        return await run(arguments, connection)
     finally:
         connection.terminate()
 
 
-async def _migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+async def _migrate(_given: argparse.Namespace, connection: Connection) -> int:
     for name in await migrate(connection):
         _say(f"applied {name}")
     _say("the schema is up to date")
     return OK
 
 
-async def _verify_claims(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+async def _verify_claims(_given: argparse.Namespace, connection: Connection) -> int:
     differences = await verify_claims(connection)
     _show(differences)
     _say(f"differences: {len(differences)}" if differences else "the claims are what the log says")
     return WRONG if differences else OK
 
 
-async def _rebuild_claims(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+async def _rebuild_claims(_given: argparse.Namespace, connection: Connection) -> int:
     differences = await rebuild_claims(connection)
     _show(differences)
     _say(f"differences mended: {len(differences)}" if differences else "the claims were what the log says")
+    return OK
+
+
+async def _begin_epoch(given: argparse.Namespace, connection: Connection) -> int:
+    begun = await begin_epoch(connection, given.reason)
+    _say(f"epoch {begun.previous} ended, epoch {begun.epoch} began at position {begun.position}")
     return OK
 
 
