@@ -4,13 +4,16 @@ import asyncio
 import os
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import asyncpg
 import msgspec
 import pytest
 
 from keelson.log.migrate import MIGRATIONS
+from keelson.log.prune import prune_keys
 from keelson.log.read import read_head
 from support.database import Cluster, Database
 from support.decisions import PROJECT, an_app, decide, made_id
@@ -141,6 +144,36 @@ async def test_no_database_no_command_and_help() -> None:
     ended = await _run(None, "--help")
     assert ended.code == 0
     assert "migrate" in "\n".join(ended.said)
+
+
+async def test_keys_are_pruned_once_they_are_old_and_never_before(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner:
+        for name in ("old", "young"):
+            await append_group(owner, decide(await read_epoch(owner), an_app(name)))
+        await owner.execute(
+            "UPDATE log.idempotency_keys SET recorded_at = recorded_at - interval '8 days' "
+            "WHERE position = (SELECT min(position) FROM log.idempotency_keys)"
+        )
+        assert await _run(database.command_dsn, "keys", "prune", "--older-than-days", "9") == (
+            0,
+            ["keys deleted: 0"],
+            "",
+        )
+        assert await _run(database.command_dsn, "keys", "prune") == (0, ["keys deleted: 1"], "")
+        assert await owner.fetchval("SELECT count(*) FROM log.idempotency_keys") == 1
+        assert (await _run(database.command_dsn, "keys", "prune", "--older-than-days", "6")).code == 2
+        with pytest.raises(asyncpg.PostgresError, match="at least 7 days") as refused:
+            await prune_keys(owner, datetime.now(tz=UTC) - timedelta(days=6))
+        assert refused.value.sqlstate == "KE005"
+        await assert_sound(owner)
+
+
+async def test_keys_are_pruned_batch_by_batch(database: Database) -> None:
+    async with connected(database.owner_dsn) as owner:
+        epoch = await read_epoch(owner)
+        await append_group(owner, *(decide(epoch, an_app(f"app-{number}")) for number in range(5)))
+        await owner.execute("UPDATE log.idempotency_keys SET recorded_at = recorded_at - interval '8 days'")
+        assert await prune_keys(owner, datetime.now(tz=UTC) - timedelta(days=7), batch=2) == 5
 
 
 async def test_an_epoch_begins_with_who_when_and_why(database: Database) -> None:

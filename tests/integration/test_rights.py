@@ -34,6 +34,7 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "public._pogo_migration": READ,
         "log.append_v1": {"EXECUTE"},
         "log.begin_epoch_v1": {"EXECUTE"},
+        "log.prune_keys_v1": {"EXECUTE"},
     },
     "keelson_projector": {
         "log.events": READ,
@@ -132,7 +133,7 @@ async def test_whoever_runs_with_more_rights_has_a_path_of_its_own(database: Dat
             "SELECT proname, prosecdef, proconfig FROM pg_proc WHERE pronamespace = 'log'::regnamespace"
         )
     definers = {name for name, definer, _ in functions if definer}
-    assert definers == {"append_v1", "begin_epoch_v1"}
+    assert definers == {"append_v1", "begin_epoch_v1", "prune_keys_v1"}
     for _, _, settings in functions:
         assert "search_path=pg_catalog, pg_temp" in settings
 

@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import asyncpg
@@ -14,9 +15,11 @@ from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
 from keelson.log.database import UNAVAILABLE, connect
 from keelson.log.migrate import migrate
+from keelson.log.prune import KEEP_DAYS, prune_keys
 
 # Exit codes: 0 done, 1 found something wrong, 2 could not be done.
 OK, WRONG, FAILED = 0, 1, 2
+_MAX_DAYS = 36_500
 
 # A string, since asyncpg's classes are generic for the type checker only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -73,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     ways = claims.add_subparsers(required=True, metavar="WAY")
     ways.add_parser("verify", help="name every difference").set_defaults(run=_verify_claims)
     ways.add_parser("rebuild", help="mend every difference (as the log's owner)").set_defaults(run=_rebuild_claims)
+    keys = commands.add_parser("keys", help="the answers that are kept under idempotency keys")
+    pruning = keys.add_subparsers(required=True, metavar="WAY").add_parser(
+        "prune", help="delete old ones; run it daily (as the log's owner or keelson_command)"
+    )
+    pruning.add_argument(
+        "--older-than-days", type=_read_days, default=KEEP_DAYS, metavar="N", help=f"at least {KEEP_DAYS}, the default"
+    )
+    pruning.set_defaults(run=_prune_keys)
     epochs = commands.add_parser("epoch", help="the lineages of the log")
     beginning = epochs.add_subparsers(required=True, metavar="WAY").add_parser(
         "new", help="begin another: after a restore, before the log is served (as its owner or keelson_command)"
@@ -113,6 +124,18 @@ async def _rebuild_claims(_given: argparse.Namespace, connection: Connection) ->
     _show(differences)
     _say(f"differences mended: {len(differences)}" if differences else "the claims were what the log says")
     return OK
+
+
+async def _prune_keys(given: argparse.Namespace, connection: Connection) -> int:
+    before = datetime.now(tz=UTC) - timedelta(days=given.older_than_days)
+    _say(f"keys deleted: {await prune_keys(connection, before)}")
+    return OK
+
+
+def _read_days(text: str) -> int:
+    if not text.isdecimal() or not KEEP_DAYS <= int(text) <= _MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"keys are kept for {KEEP_DAYS} to {_MAX_DAYS} days")
+    return int(text)
 
 
 async def _begin_epoch(given: argparse.Namespace, connection: Connection) -> int:
