@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +12,7 @@ import pytest
 from keelson.log.append import Appender, AppendUnavailableError
 from keelson.log.database import Connection
 from keelson.log.decision import Done, Moved, Replayed
-from support.database import Cluster, Database
+from support.database import Cluster, Database, running_cluster
 from support.decisions import an_app, decide
 from support.log import PATIENCE_S, append, appending, assert_sound, begin_epoch, connected, is_own, read_all, running
 from support.proxy import Proxy, proxied
@@ -235,6 +236,75 @@ async def test_f13_a_backend_that_is_terminated_costs_no_decision(database: Data
             await asyncio.wait([outcomes], timeout=0.05)
         assert all(map(is_own, decisions, outcomes.result()))
         assert len(await assert_sound(admin)) == 201
+
+
+@pytest.fixture(scope="module")
+def standby_cluster() -> Iterator[Cluster]:
+    """Start a server of our own: all commits of a server wait when its standbys are away."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@asynccontextmanager
+async def _standby_away(admin: Connection) -> AsyncIterator[None]:
+    """Have every commit wait for a standby that does not exist; the body may end that itself."""
+    await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await admin.fetchval("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        await _give_standby_up(admin)
+
+
+async def _give_standby_up(admin: Connection) -> None:
+    await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    await admin.fetchval("SELECT pg_reload_conf()")
+
+
+async def _waiting_for_standby(admin: Connection) -> int:
+    """Give the process of the append that waits for the standby; 0 if there is none."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'unreplicated' AND wait_event = 'SyncRep'"
+    return int(await admin.fetchval(sql) or 0)
+
+
+async def test_f9_a_cancelled_wait_for_the_standby_is_no_success(standby_cluster: Cluster) -> None:
+    async with (
+        standby_cluster.fresh_database() as database,
+        connected(database.admin_dsn, synchronous_commit="local") as admin,
+        appending(database.command_dsn, application_name="unreplicated", call_timeout_s=30) as (appender, epoch),
+    ):
+        decision = decide(epoch, an_app())
+        async with _standby_away(admin):
+            outcome = asyncio.create_task(appender.append(decision, 2 * PATIENCE_S))
+            first = await eventually(lambda: _waiting_for_standby(admin))
+            assert await admin.fetchval("SELECT pg_cancel_backend($1)", first)
+
+            async def again() -> bool:
+                return await _waiting_for_standby(admin) not in (0, first)
+
+            await eventually(again)
+            assert not outcome.done()
+            await _give_standby_up(admin)
+            assert isinstance(await outcome, Replayed)
+        assert is_own(decision, outcome.result())
+        assert len(await assert_sound(admin)) == 2
+        assert isinstance((await append(appender, decide(epoch, an_app())))[0], Done)
+
+
+async def test_f9_without_the_guard_it_would_be_reported_as_done(
+    standby_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Appender, "_hear", lambda *_: None)
+    async with (
+        standby_cluster.fresh_database() as database,
+        connected(database.admin_dsn, synchronous_commit="local") as admin,
+        appending(database.command_dsn, application_name="unreplicated", call_timeout_s=30) as (appender, epoch),
+        _standby_away(admin),
+    ):
+        outcome = asyncio.create_task(appender.append(decide(epoch, an_app()), PATIENCE_S))
+        first = await eventually(lambda: _waiting_for_standby(admin))
+        await admin.fetchval("SELECT pg_cancel_backend($1)", first)
+        assert isinstance(await outcome, Done)
 
 
 WRITER = Path(__file__).parents[1] / "support" / "writing.py"

@@ -24,9 +24,23 @@ _TRANSACTION_TIMEOUT_SINCE = 17
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 1.0
 
+# Where the server warns that a wait for its standbys was cancelled: the code is that of any warning, the text may be
+# in any language.
+_WAIT_FOR_STANDBYS = "SyncRepWaitForLSN"
+
+
+class _NotReplicatedError(Exception):
+    """The server reports success of what no standby may have, and what a promotion could lose (F9)."""
+
+
 # The connection, or the server, is gone or too slow: what became of the group is unknown, or it may be tried again.
 # Any other error of the server's reaches `run` from connecting alone: no password yet, no database, no schema.
-_LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError, asyncpg.PostgresError)
+_LOST: tuple[type[BaseException], ...] = (
+    *UNAVAILABLE,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresError,
+    _NotReplicatedError,
+)
 # Others were faster; the whole command runs again (F13).
 _LOST_RACE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
 
@@ -58,8 +72,10 @@ class Appender:
 
     `append` may be called from any number of tasks; `run` belongs to one. A reply that was lost leaves the group's
     outcome unknown: it is submitted again on a new connection, each decision under its own key, behind the head's lock,
-    so that it is appended once and never twice (F6). A decision whose caller stopped waiting is not submitted again;
-    one in doubt whose epoch has ended stays in doubt, since it may have been appended before.
+    so that it is appended once and never twice (F6). A success that did not wait for the standbys is unknown too:
+    submitted again it is found under its keys, and that transaction waits for them in its turn (F9). A decision whose
+    caller stopped waiting is not submitted again; one in doubt whose epoch has ended stays in doubt, since it may have
+    been appended before.
     """
 
     def __init__(
@@ -79,6 +95,7 @@ class Appender:
         self._in_flight: list[_Entry] = []
         self._filled = asyncio.Event()
         self._epoch_listeners: list[Callable[[str], None]] = []
+        self._replicated = True
         self.epoch: str | None = None
 
     def on_epoch(self, callback: Callable[[str], None]) -> None:
@@ -139,7 +156,14 @@ class Appender:
         except BaseException:
             connection.terminate()
             raise
+        self._replicated = True
+        connection.add_log_listener(self._hear)
         return connection
+
+    def _hear(self, _connection: object, message: Any) -> None:
+        """Take a message of the server's; asyncpg tells it before it gives the result that the message precedes."""
+        if message.server_source_function == _WAIT_FOR_STANDBYS:
+            self._replicated = False
 
     async def _append_next(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Append the group whose outcome is unknown, or else the next one."""
@@ -174,6 +198,8 @@ class Appender:
         try:
             async with asyncio.timeout(self._call_timeout_s):
                 rows = await connection.fetch(_APPEND, *arguments(decisions[0].epoch, decisions))
+            if not self._replicated:
+                raise _NotReplicatedError
         except _LOST_RACE as error:
             log.warning("append_lost_race", sqlstate=error.sqlstate, error=str(error))
             _settle_all(entries, Moved())
