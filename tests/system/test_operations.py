@@ -1,0 +1,301 @@
+"""What docs/operations.md says is so: every command on it is run, in order, in the situation that it is written for."""
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import msgspec
+import pytest
+
+from keelson.command.settings import CommandSettings
+from keelson.local.database import OWNER
+from keelson.log.read import read_head
+from keelson.log.roles import SERVICE_ROLES
+from keelson.projector.settings import ProjectorSettings
+from keelson.query.settings import QuerySettings
+from keelson.service.settings import Settings, variable_of
+from support.database import Cluster, Database, running_server
+from support.projecting import caught_up, connected, pooled, stopped
+from support.repository import ROOT
+from support.stack import Stack, running_stack
+from support.story import insert, raw_command
+from support.waiting import eventually
+
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+SERVICES: dict[str, type[Settings]] = {
+    "command": CommandSettings,
+    "query": QuerySettings,
+    "projector": ProjectorSettings,
+}
+
+HEADING_OR_BLOCK = re.compile(r"^##+ (?P<heading>[^\n]+)$|^```sh\n(?P<command>.*?)^```$", re.MULTILINE | re.DOTALL)
+ANSWER = re.compile(r"^#> (.*)\n", re.MULTILINE)
+EXIT_CODE = re.compile(r"^# exits (\d)$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A block of commands, the heading that it stands under, and what the page says that it answers."""
+
+    heading: str
+    command: str
+    answer: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """The code that the block ends with: 0 unless it says another."""
+        said = EXIT_CODE.search(self.command)
+        return int(said[1]) if said else 0
+
+
+def blocks() -> Iterator[Block]:
+    """Give the page's blocks in order."""
+    heading = ""
+    for match in HEADING_OR_BLOCK.finditer(PAGE):
+        heading = match["heading"] or heading
+        if command := match["command"]:
+            yield Block(heading, command, ANSWER.findall(command))
+
+
+def rows(heading: str) -> Iterator[list[str]]:
+    """Give the cells of the table under a heading, by default the page's own, but for the table's head."""
+    _, _, text = PAGE.partition(f"\n## {heading}\n" if heading else "\n")
+    text, _, _ = text.partition("\n## ")
+    for line in re.findall(r"^\|(.*)\|$", text, re.MULTILINE)[2:]:
+        yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+
+
+def names(cell: str) -> list[str]:
+    """Give what a cell marks as code."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def services_of(cell: str) -> set[str]:
+    """Give the services that a cell names."""
+    return set(SERVICES) if cell == "all" else {cell}
+
+
+class Operator:
+    """Whoever follows the page: a bare server at first, then a stack on what was installed."""
+
+    def __init__(self, cluster: Cluster, folder: Path, exits: AsyncExitStack) -> None:
+        self.cluster = cluster
+        self.database = cluster.database(OWNER)
+        self.restored = cluster.database("keelson_restored")
+        self.stack: Stack | None = None
+        self._folder = folder
+        self._exits = exits
+        self._running: AsyncExitStack | None = None
+        passwords = {role.removeprefix("keelson_"): password for role, password in cluster.passwords.items()}
+        self.variables = {
+            "KEELSON_OPERATOR_TOKEN": secrets.token_urlsafe(24),
+            "ADMIN_DB": cluster.server.url(),
+            "OWNER_DB": self.database.owner_dsn,
+            "COMMAND_DB": self.database.command_dsn,
+            "PROJECTOR_DB": self.database.projector_dsn,
+            "OWNER_PASSWORD": passwords[OWNER],
+            "COMMAND_PASSWORD": passwords["command"],
+            "PROJECTOR_PASSWORD": passwords["projector"],
+            "QUERY_PASSWORD": passwords["query"],
+            "QUERY": "",
+            "PROJECTOR": "",
+            "POSITION": "",
+            "DUMP": str(folder / "keelson.dump"),
+            "RESTORED_DB": self.restored.admin_dsn,
+        }
+
+    async def run(self, block: Block) -> tuple[int, str]:
+        """Run a block by the shell; give its exit code and all that it printed."""
+        path = os.pathsep.join(
+            [str(Path(sys.executable).parent), str(self.cluster.server.binaries), os.environ["PATH"]]
+        )
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEELSON_")}
+        shell = await asyncio.create_subprocess_exec(
+            *("sh", "-e", "-c", block.command),
+            env={**inherited, **self.variables, "PATH": path},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(120):
+            output, _ = await shell.communicate()
+        assert shell.returncode is not None
+        return shell.returncode, output.decode()
+
+    async def start(self, database: Database) -> None:
+        """Start the services on a database."""
+        self._running = await self._exits.enter_async_context(AsyncExitStack())
+        logs = self._folder / database.name
+        logs.mkdir()
+        self.stack = await self._running.enter_async_context(
+            running_stack(self.cluster, database, logs, operator_token=self.variables["KEELSON_OPERATOR_TOKEN"])
+        )
+        self.variables |= {"QUERY": self.stack.queries[0].url, "PROJECTOR": self.stack.projectors[0].url}
+
+    async def stop(self) -> None:
+        """Stop the services."""
+        assert self._running is not None
+        await self._running.aclose()
+
+
+async def is_installed(operator: Operator) -> None:
+    """There are services, and somebody uses them."""
+    await operator.start(operator.database)
+    headers = {"Authorization": f"Bearer {operator.variables['KEELSON_OPERATOR_TOKEN']}", "Prefer": "wait=5"}
+    assert operator.stack is not None
+    url = f"{operator.stack.commands[0].url}/v1/commands/org.create"
+    async with aiohttp.ClientSession() as session, session.post(url, json={"name": "harbour"}, headers=headers) as made:
+        assert made.status == 200, await made.text()
+    await is_caught_up(operator)
+
+
+async def is_caught_up(operator: Operator) -> None:
+    """All projections are at the head, and metrics show it."""
+    async with pooled(operator.database.projector_dsn) as pool:
+        await caught_up(pool)
+    lag = re.compile(r'^keelson_projection_lag_(?:events|seconds)\{projection="platform"\} 0\.0$', re.MULTILINE)
+    async with aiohttp.ClientSession() as session:
+        await eventually(lambda: _finds(session, f"{operator.variables['PROJECTOR']}/metrics", lag))
+
+
+async def _finds(session: aiohttp.ClientSession, url: str, pattern: re.Pattern[str]) -> bool:
+    async with session.get(url) as response:
+        return bool(pattern.search(await response.text()))
+
+
+async def poison_is_appended(operator: Operator) -> None:
+    """There is an event that the platform's handlers cannot take."""
+    async with connected(operator.database.owner_dsn) as owner:
+        position = (await read_head(owner)).position + 1
+        await insert(owner, raw_command(position, ("env_" + "7" * 26, "env.config_set", '{"variables":{}}')))
+    operator.variables["POSITION"] = str(position)
+    await is_stopped(operator)
+
+
+async def is_stopped(operator: Operator) -> None:
+    """Nothing moves the platform's projection any more."""
+    async with pooled(operator.database.projector_dsn) as pool:
+        await stopped(pool, "platform")
+
+
+async def claims_are_wrong(operator: Operator) -> None:
+    """Somebody changed the claims."""
+    async with connected(operator.database.owner_dsn) as owner:
+        await owner.execute("UPDATE log.claim_scopes SET held = held + 1")
+
+
+async def views_are_wrong(operator: Operator) -> None:
+    """Somebody changed the views."""
+    async with connected(operator.database.projector_dsn) as projector:
+        await projector.execute("UPDATE views.orgs SET name = 'drifted'")
+
+
+async def is_restored(operator: Operator) -> None:
+    """Services run on what was restored."""
+    await operator.start(operator.restored)
+
+
+SITUATIONS: dict[str, Callable[[Operator], Awaitable[None]]] = {
+    "Health and readiness": is_installed,
+    "A projection is stopped": poison_is_appended,
+    "Skip the event": is_stopped,
+    "Lag grows": is_caught_up,
+    "Claims differ": claims_are_wrong,
+    "Views differ": views_are_wrong,
+    "Restore": Operator.stop,
+    "Serve what was restored": is_restored,
+}
+
+
+def missing(answer: list[str], output: str) -> list[str]:
+    """Give the lines of an answer that an output has not, in whatever order; `…` stands for anything within a line."""
+    patterns = {line: ".*".join(map(re.escape, line.split("…"))) for line in answer}
+    return [line for line, pattern in patterns.items() if not re.search(pattern, output)]
+
+
+@pytest.fixture(scope="module")
+def bare_cluster() -> Iterator[Cluster]:
+    """Start a server that has nothing of Keelson's on it, and passwords for what will be there."""
+    with running_server() as server:
+        yield Cluster(server, {role: secrets.token_urlsafe(24) for role in (OWNER, *SERVICE_ROLES)})
+
+
+@asynccontextmanager
+async def an_operator(cluster: Cluster, folder: Path) -> AsyncIterator[Operator]:
+    """Lend an operator; what runs is ended afterwards."""
+    async with AsyncExitStack() as exits:
+        yield Operator(cluster, folder, exits)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands need curl")
+async def test_every_command_does_what_the_page_says(bare_cluster: Cluster, tmp_path: Path) -> None:
+    found = list(blocks())
+    assert len(found) == PAGE.count("```sh\n") >= 12
+    assert SITUATIONS.keys() <= {block.heading for block in found}
+    async with an_operator(bare_cluster, tmp_path) as operator:
+        assert {name for row in rows("") for name in names(row[0])} == operator.variables.keys()
+        heading = ""
+        for block in found:
+            if block.heading != heading and (situation := SITUATIONS.get(block.heading)):
+                await situation(operator)
+            heading = block.heading
+            code, output = await operator.run(block)
+            assert block.answer, block.command
+            assert code == block.exit_code, f"{block.command}\n{output}"
+            assert missing(block.answer, output) == [], f"{block.command}\n{output}"
+
+
+async def test_metrics_and_checks_are_those_that_services_have(
+    cluster: Cluster, database: Database, tmp_path: Path
+) -> None:
+    exported, checked = {}, {}
+    async with running_stack(cluster, database, tmp_path) as stack, aiohttp.ClientSession() as session:
+        for name, process in zip(("command", "projector", "query"), stack, strict=True):
+            async with session.get(f"{process.url}/metrics") as response:
+                kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", await response.text(), re.MULTILINE))
+            exported[name] = {each for each in kinds if not each.endswith("_created")}
+            async with session.get(f"{process.url}/readyz") as response:
+                checked[name] = set(msgspec.json.decode(await response.read())["checks"])
+    ours = {name: {each for each in metrics if each.startswith("keelson_")} for name, metrics in exported.items()}
+    assert ours == {name: {each for (each,), of in metrics_of_page() if name in of} for name in SERVICES}
+    others = {each.partition("_")[0] for metrics in exported.values() for each in metrics} - {"keelson"}
+    assert others == {"process", "python"}
+    described = [(names(row[0])[0], services_of(row[1])) for row in rows("Health and readiness") if row[0]]
+    assert checked == {name: {each for each, of in described if name in of} for name in SERVICES}
+
+
+def metrics_of_page() -> list[tuple[list[str], set[str]]]:
+    """Give the page's metrics and the services that it says have them."""
+    return [(names(row[0]), services_of(row[1])) for row in rows("Metrics")]
+
+
+def defaults_of_page(service: str) -> Iterator[tuple[str, str]]:
+    """Give a service's settings and their defaults as the page's rows pair them; one setting may differ by service."""
+    for variables, of, defaults, _ in rows("Settings"):
+        if service in services_of(of):
+            given = names(defaults) or [""]
+            if len(names(variables)) < len(given):
+                given = [given[list(SERVICES).index(service)]]
+            yield from zip(names(variables), given, strict=True)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_settings_are_those_that_services_read(service: str) -> None:
+    said = dict(defaults_of_page(service))
+
+    fields = msgspec.structs.fields(SERVICES[service])
+    assert said == {
+        variable_of(field.name): "" if field.default is msgspec.NODEFAULT else str(field.default) for field in fields
+    }
+
+
+def test_the_page_stays_readable_and_a_missing_word_is_found() -> None:
+    assert len(PAGE.splitlines()) <= 250
+    assert missing(["one … three"], "one two three") == []
+    assert missing(["one … three", "four"], "one two\nthree") == ["one … three", "four"]
