@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from keelson.events.registry import UnknownEventError
 from keelson.service.app import Application
-from keelson.service.exchange import MAX_BODY_BYTES, MAX_DISCARDED_BYTES, MAX_HEADER_BYTES
+from keelson.service.exchange import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 from keelson.service.json import JsonResponse
 from keelson.service.problems import Problem
 from unit.service.asgi import TOKEN, Answer, Silence, ask, make_app, running
@@ -126,16 +126,6 @@ async def test_what_a_handler_raises_becomes_a_problem(app: Application, how: st
 
 async def test_a_problem_brings_its_headers(app: Application) -> None:
     assert (await ask(app, "GET", "/fail/problem")).header("x-extra") == "1"
-
-
-async def test_too_many_or_too_large_headers_are_refused(app: Application) -> None:
-    refused = [
-        await ask(app, "GET", "/echo", *[(f"X-{n}", "1") for n in range(100)]),
-        await ask(app, "GET", "/echo", ("X-Large", "x" * MAX_HEADER_BYTES)),
-        await ask(app, "GET", "/healthz", ("X-Large", "x" * MAX_HEADER_BYTES), token=None),
-    ]
-    assert {answer.problem for answer in refused} == {(431, "headers_too_large")}
-    assert (await ask(app, "GET", "/echo", *[(f"X-{n}", "1") for n in range(99)])).status == 200
 
 
 async def test_a_body_that_is_announced_too_large_is_refused_unread(app: Application) -> None:

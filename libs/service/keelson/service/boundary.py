@@ -1,8 +1,8 @@
 """The boundary between HTTP and handlers: one pure ASGI middleware around all routes.
 
-It mints request ids, refuses what is too large or not authenticated, turns exceptions into problems, counts and logs.
-One class instead of one per concern, because every layer of ASGI costs each request; Starlette's own error layers are
-replaced by it. It never cancels a handler when its client goes away: a commit may be under way (F40).
+It mints request ids, refuses large bodies and what is not authenticated, turns exceptions into problems, counts and
+logs. One class instead of one per concern, because every layer of ASGI costs each request; Starlette's own error
+layers are replaced by it. It never cancels a handler when its client goes away: a commit may be under way (F40).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from keelson.service.authentication import Authenticator
 from keelson.service.epoch import Epoch
-from keelson.service.exchange import Exchange, require_body_size, require_header_size
+from keelson.service.exchange import Exchange, require_body_size
 from keelson.service.headers import read_header
 from keelson.service.lifecycle import Lifecycle
 from keelson.service.metrics import HttpMetrics
@@ -92,7 +92,6 @@ class Boundary:
     async def _admit(self, scope: Scope, found: dict[bytes, bytes]) -> None:
         """Let a request in, with its actor in its state; raises Problem or UnauthenticatedError."""
         headers = scope["headers"]
-        require_header_size(headers)
         require_body_size(int(found.get(b"content-length", 0)))
         if scope["path"] in self._public:
             return

@@ -1,7 +1,6 @@
 """One request and its answer, as the boundary sees them: limits on what comes in, headers on what goes out."""
 
 import asyncio
-from itertools import chain
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -10,8 +9,6 @@ from keelson.service.epoch import Epoch
 from keelson.service.headers import RawHeaders
 from keelson.service.problems import MEDIA_TYPE, Problem
 
-MAX_HEADERS: Final = 100
-MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_BODY_BYTES: Final = 1024 * 1024
 # An unread body of no more than that is read and thrown away by the server, and the connection lives on: closing it
 # at once would reset it, and the client might lose the answer.
@@ -120,12 +117,6 @@ def require_body_size(size_bytes: int) -> None:
     """Raise Problem `too_large` for a body of that size."""
     if size_bytes > MAX_BODY_BYTES:
         raise Problem("too_large", f"The body must not exceed {MAX_BODY_BYTES} bytes")
-
-
-def require_header_size(headers: RawHeaders) -> None:
-    """Raise Problem `headers_too_large` for too many headers, or too many bytes of them."""
-    if len(headers) > MAX_HEADERS or sum(map(len, chain.from_iterable(headers))) > MAX_HEADER_BYTES:
-        raise Problem("headers_too_large", f"At most {MAX_HEADERS} headers, and {MAX_HEADER_BYTES} bytes of them")
 
 
 def leaves_much_unread(headers: RawHeaders) -> bool:

@@ -29,7 +29,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 PROBLEMS: dict[str, ProblemType] = {
-    "malformed": ProblemType(400, "The body is not well-formed JSON"),
+    "malformed": ProblemType(400, "The request is not well-formed"),
     "invalid": ProblemType(400, "The request does not fit its schema"),
     "reason_required": ProblemType(400, "This command needs a reason"),
     "not_supported": ProblemType(400, "This is not built yet"),
@@ -39,7 +39,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "unknown_command": ProblemType(404, "There is no such command"),
     "not_found": ProblemType(404, "There is nothing here"),
     "method_not_allowed": ProblemType(405, "The method is not allowed here"),
-    "timeout": ProblemType(408, "The request's body came too slowly"),
+    "timeout": ProblemType(408, "The request came too slowly"),
     "name_taken": ProblemType(409, "The name is taken"),
     "id_taken": ProblemType(409, "The id is taken"),
     "in_use": ProblemType(409, "It is still in use"),

@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 
 from keelson.service.app import Application
+from keelson.service.connection import Connection
 from keelson.service.lifecycle import is_refusal, leaves_of
 from keelson.service.logs import configure_logging
 from keelson.service.settings import Settings, SettingsError
@@ -79,7 +80,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="on",
                 log_config=None,

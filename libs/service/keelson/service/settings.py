@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
     acquire_timeout_s: Seconds = 2.0
     statement_timeout_s: Seconds = 5.0
+    receive_deadline_s: Seconds = 10.0
     body_deadline_s: Seconds = 10.0
     shutdown_grace_s: Seconds = 10.0
 
