@@ -1,6 +1,12 @@
-"""Hostile clients on raw sockets against a real process: too slow (F35), too large (F36), ambiguous (F37)."""
+"""Hostile clients on raw sockets against a real process: too slow (F35), too large (F36), ambiguous (F37).
+
+And the services themselves, told to stop while requests wait (F33).
+"""
 
 import asyncio
+import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from integration import test_service_http as service
-from support.waiting import eventually
+from support.database import Database
+from support.query_world import open_world
+from support.waiting import eventually, free_port
 
 DEADLINE_S = 0.4
 # For a slow machine; far below any other bound of the service's.
@@ -358,3 +366,67 @@ async def test_f37_nothing_follows_a_request_to_switch_protocols(sample: service
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert await client.is_cut()
     assert not sample.logged("request_served")
+
+
+# ---- F33: told to stop while requests wait --------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serving(module: str, dsn: str, folder: Path) -> AsyncIterator[service.Sample]:
+    """Run a service as a process, ready; ended afterwards, whatever happened."""
+    port = free_port()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KEELSON_")} | {
+        "KEELSON_DATABASE_URL": dsn,
+        "KEELSON_PORT": str(port),
+        "KEELSON_OPERATOR_TOKEN": service.TOKEN,
+        "KEELSON_IDEMPOTENCY_SECRET": "idempotency-secret-of-a-test",
+        "KEELSON_SHUTDOWN_GRACE_S": "10",
+    }
+    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, stdout=out, stderr=err, env=environ
+        )
+    running = service.Sample(process, port, folder)
+    try:
+
+        async def is_ready() -> bool:
+            return (await running.ask("GET", "/readyz")).status == 200
+
+        await eventually(is_ready, 20)
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def stop_while_waiting(running: service.Sample, waiting: "asyncio.Task[service.Answer]") -> service.Answer:
+    """Send SIGTERM to a service in which a request waits; give its answer, which must come within the grace period."""
+
+    async def waits() -> bool:
+        metrics = (await running.ask("GET", "/metrics")).body.splitlines()
+        return any(line.startswith(b"keelson_http_in_flight") and line.endswith(b" 2.0") for line in metrics)
+
+    await eventually(waits)
+    assert not waiting.done()
+    began = time.monotonic()
+    running.process.send_signal(signal.SIGTERM)
+    answer = await waiting
+    assert await running.exit_code() == 0
+    assert time.monotonic() - began < 5, "half the grace period"
+    assert running.errors == ""
+    return answer
+
+
+async def test_f33_a_command_that_waits_for_its_views_is_answered(database: Database, tmp_path: Path) -> None:
+    async with serving("keelson.command", database.command_dsn, tmp_path) as running:
+        ask = running.ask("POST", "/v1/commands/org.create", "Prefer: wait=30", body=b'{"name": "acme"}')
+        answer = await stop_while_waiting(running, asyncio.create_task(ask))
+        assert (answer.status, answer.json["changed"], answer.json["projected"]) == (200, True, False)
+
+
+async def test_f33_a_read_that_waits_for_a_position_is_answered(database: Database, tmp_path: Path) -> None:
+    async with open_world(database), serving("keelson.query", database.query_dsn, tmp_path) as running:
+        ask = running.ask("GET", "/v1/orgs?min_position=1000000", "Prefer: wait=30")
+        answer = await stop_while_waiting(running, asyncio.create_task(ask))
+        assert (answer.status, answer.json["code"]) == (504, "not_yet")

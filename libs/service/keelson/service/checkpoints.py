@@ -14,6 +14,7 @@ from keelson.log.database import UNAVAILABLE, Pool
 from keelson.log.listen import Listener
 from keelson.log.queries import load
 from keelson.service.epoch import Epoch
+from keelson.service.lifecycle import on_drain
 
 CHANNEL = "keelson_checkpoint"
 
@@ -55,11 +56,13 @@ class Checkpoints:
         self._heard: dict[str, int] = {}
         self._look_now = asyncio.Event()
         self._waits: set[_Wait] = set()
+        self._draining = False
         self.epoch = epoch or Epoch()
         listener.subscribe(self._hear)
 
     async def run(self) -> None:
-        """Listen and look, until cancelled; outlives the database's absence."""
+        """Listen and look, until cancelled; outlives the database's absence. Nobody waits once the service stops."""
+        on_drain(self.give_up)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listener.run(), name="checkpoint listener")
             tasks.create_task(self._keep_looking(), name="checkpoint poll")
@@ -77,7 +80,7 @@ class Checkpoints:
     async def wait_for(self, projections: Collection[str], position: int, timeout_s: float) -> bool:
         """Wait until every projection has reached the position; no query is made.
 
-        False when the time is over, or at once when one that has not reached it is stopped.
+        False when the time is over, or at once when one that has not reached it is stopped, or the service stops.
         """
         verdict = self._judge(projections, position)
         return await self._wait(projections, position, timeout_s) if verdict is None else verdict
@@ -96,9 +99,14 @@ class Checkpoints:
     def _judge(self, projections: Collection[str], position: int) -> bool | None:
         """Say whether the wait is over, and how; None when it goes on."""
         missing = [known for known in map(self._known.get, projections) if known is None or known.position < position]
-        if any(known is not None and known.state == "stopped" for known in missing):
+        if missing and (self._draining or any(known is not None and known.state == "stopped" for known in missing)):
             return False
         return None if missing else True
+
+    def give_up(self) -> None:
+        """Answer every wait, and those to come, with what is known now (F33)."""
+        self._draining = True
+        self._settle()
 
     def _hear(self, payload: str) -> None:
         """Take a notification; whatever is not a projection and its position means: look at the table."""

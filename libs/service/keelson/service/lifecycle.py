@@ -6,6 +6,7 @@ The HTTP server is up before the database is, so that health can be asked meanwh
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import asyncpg
@@ -19,6 +20,9 @@ RETRY_MAX_S = 2.0
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 
 _log = structlog.get_logger()
+
+# Whose resources the running task opens, or works for.
+_CURRENT: ContextVar["Lifecycle | None"] = ContextVar("lifecycle", default=None)
 
 
 class NotReadyError(Exception):
@@ -64,6 +68,13 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def on_drain(callback: Callable[[], None]) -> None:
+    """Have the service that this task works for call this when it begins to stop: whatever waits shall end (F33)."""
+    lifecycle = _CURRENT.get()
+    if lifecycle is not None:
+        lifecycle.drains.append(callback)
+
+
 class Lifecycle:
     """Where a service stands. `starting` and `stopped` answer nothing; `draining` still answers, but is not ready."""
 
@@ -73,6 +84,7 @@ class Lifecycle:
         self.phase: Literal["starting", "serving", "draining", "stopped"] = "starting"
         self.waits_for = "the service is starting"
         self.failure: Exception | None = None
+        self.drains: list[Callable[[], None]] = []
         self.on_failure: Callable[[], None] = lambda: None
 
     @property
@@ -84,6 +96,8 @@ class Lifecycle:
         """Stop being ready; requests are answered until `run_within` ends."""
         if self.phase == "serving":
             self.phase = "draining"
+            for callback in self.drains:
+                callback()
 
     @asynccontextmanager
     async def run_within(self) -> AsyncIterator[None]:
@@ -100,6 +114,7 @@ class Lifecycle:
                 task.cancel()
 
     async def _run(self) -> None:
+        _CURRENT.set(self)
         try:
             await self._hold()
         except Exception as error:  # noqa: BLE001 - reported by whoever owns the process, who must end it
