@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 from keelson.log.database import Pool
 from keelson.projector.leases import Leases
-from keelson.projector.status import read_standing
+from keelson.service.standing import read_standing
 from support.database import Database
 from support.projecting import assert_views_equal_fold, caught_up, connected, pooled, replica
 from support.story import Story, insert

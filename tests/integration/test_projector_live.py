@@ -1,6 +1,6 @@
 """The projector following a log: woken, polling, and exact."""
 
-from keelson.projector.status import read_standing
+from keelson.service.standing import read_standing
 from support.database import Database
 from support.projecting import assert_views_equal_fold, caught_up, connected, pooled, replica
 from support.story import Story, insert

@@ -9,8 +9,9 @@ from keelson.log.database import Connection, Pool
 from keelson.projector.leases import Leases
 from keelson.projector.rebuild import rebuild
 from keelson.projector.skips import NotStoppedError, resume, skip
-from keelson.projector.status import complaints, read_standing
+from keelson.projector.status import complaints
 from keelson.projector.verify import verify
+from keelson.service.standing import read_standing
 from keelson.views import PROJECTIONS, Projection
 from keelson.views.changes import Change
 from keelson.views.platform import PLATFORM

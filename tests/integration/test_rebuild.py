@@ -10,8 +10,9 @@ from keelson.log.database import Pool
 from keelson.projector.checkpoints import read_checkpoint
 from keelson.projector.leases import Leases
 from keelson.projector.rebuild import Options, RebuildError, lease_of, rebuild
-from keelson.projector.status import complaints, read_standing
+from keelson.projector.status import complaints
 from keelson.projector.verify import verify
+from keelson.service.standing import read_standing
 from keelson.views import PROJECTIONS, Projection, sql
 from keelson.views.platform import APPS, PLATFORM
 from keelson.views.tenancy import ORGS, PROJECTS, TENANCY, org_created, org_renamed

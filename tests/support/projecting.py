@@ -13,8 +13,8 @@ from keelson.log.read import read_page
 from keelson.log.tail import LOG_CHANNEL
 from keelson.projector.leases import Leases, mint_holder
 from keelson.projector.runner import Runner
-from keelson.projector.status import Item, read_standing
 from keelson.service.lifecycle import background
+from keelson.service.standing import ProjectionItem, read_standing
 from keelson.views import PROJECTIONS, Projection, sql
 from keelson.views.memory import Memory
 from support.database import Database
@@ -66,17 +66,17 @@ async def caught_up(pool: Pool, *names: str, timeout_s: float = 20.0) -> int:
     return await eventually(is_there, timeout_s)
 
 
-async def item_of(pool: Pool, projection: str) -> Item:
+async def item_of(pool: Pool, projection: str) -> ProjectionItem:
     """Give how a projection stands."""
     item = (await read_standing(pool)).read_item(projection)
     assert item is not None
     return item
 
 
-async def stopped(pool: Pool, projection: str, state: str = "stopped") -> Item:
+async def stopped(pool: Pool, projection: str, state: str = "stopped") -> ProjectionItem:
     """Wait until a projection has stopped; give how it stands."""
 
-    async def has_stopped() -> Item | None:
+    async def has_stopped() -> ProjectionItem | None:
         item = (await read_standing(pool)).read_item(projection)
         return item if item is not None and item.state == state else None
 

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from keelson.projector.rebuild import LEASE_DURATION_S
-from keelson.projector.status import read_standing
+from keelson.service.standing import read_standing
 from keelson.views.platform import PLATFORM
 from support.database import Database
 from support.projecting import assert_views_equal_fold, caught_up, connected, item_of, pooled, read_rows, stopped

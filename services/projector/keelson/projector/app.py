@@ -15,7 +15,7 @@ from keelson.projector.database import NAME, open_announcers, open_writers
 from keelson.projector.leases import Leases, mint_holder
 from keelson.projector.runner import Runner
 from keelson.projector.settings import ProjectorSettings
-from keelson.projector.status import Item, complaints, read_standing
+from keelson.projector.status import complaints
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import OperatorToken
 from keelson.service.health import DATABASE_CHECKS, Check, require_database
@@ -23,6 +23,7 @@ from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import NotReadyError, background
 from keelson.service.metrics import watch_pool
 from keelson.service.openapi import Operation
+from keelson.service.standing import ProjectionItem, read_standing
 from keelson.views import PROJECTIONS
 
 
@@ -31,7 +32,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     replica: str
     head: int
-    items: tuple[Item, ...]
+    items: tuple[ProjectionItem, ...]
     complaints: tuple[str, ...]
 
 

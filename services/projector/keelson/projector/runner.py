@@ -14,7 +14,8 @@ from keelson.projector.announcer import Announcer
 from keelson.projector.follower import Follower
 from keelson.projector.leases import RENEW_INTERVAL_S, Leases
 from keelson.projector.pages import Pages
-from keelson.projector.status import Standing, complaints, read_standing
+from keelson.projector.status import checkpoint_of, complaints
+from keelson.service.standing import Standing, read_standing
 from keelson.views import PROJECTIONS, Projection
 
 # What a stopping replica waits for its leases' return; they lapse by themselves.
@@ -103,7 +104,7 @@ class Runner:
 
     def _is_fit(self, follower: Follower, standing: Standing) -> bool:
         item = standing.read_item(follower.name)
-        return follower.is_fit_for(item.as_checkpoint if item else None)
+        return follower.is_fit_for(checkpoint_of(item) if item else None)
 
     def _show(self, standing: Standing) -> None:
         metrics.show_standing(standing, self._leases.holder)

@@ -18,10 +18,10 @@ from keelson.query.parameters import (
     ReadParameters,
 )
 from keelson.query.places import Place, read_place, write_cursor
-from keelson.query.projections import ProjectionsPage, read_projections
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
 from keelson.service.problems import Problem
+from keelson.service.standing import ProjectionItem, read_standing
 
 
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,13 @@ class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     items: list[HistoryItem]
     next: int | None
     position: int
+
+
+class ProjectionsPage(msgspec.Struct, frozen=True, kw_only=True):
+    """All projections and the head, of one snapshot."""
+
+    items: tuple[ProjectionItem, ...]
+    head: int
 
 
 def log_endpoints() -> list[Endpoint]:
@@ -122,9 +129,10 @@ async def show_history(request: Request) -> Response:
 async def list_projections(request: Request) -> Response:
     """Answer every projection's progress and the head, in one snapshot."""
     read_query(request, NoParameters)
-    epoch, page = await read_projections(request.app.state.pool)
-    request.app.state.epoch.learn(epoch)
-    return JsonResponse(page, headers=reflecting(page.head))
+    standing = await read_standing(request.app.state.pool)
+    request.app.state.epoch.learn(standing.epoch)
+    page = ProjectionsPage(items=standing.items, head=standing.head)
+    return JsonResponse(page, headers=reflecting(standing.head))
 
 
 def _refuse_feed(request: Request) -> None:
