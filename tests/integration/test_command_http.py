@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from keelson.command.registry import HANDLERS
 from keelson.log.database import Connection, connect
 from keelson.service.checkpoints import CHANNEL
 from keelson.views import PROJECTIONS
-from support.command_world import IMAGE, TOKEN, Answer, Replica, World, open_world
+from support.command_world import IMAGE, Replica, World, open_world
 from support.database import Database
 from support.specs import id_of
 from support.waiting import eventually
@@ -29,11 +28,6 @@ async def world(database: Database) -> AsyncIterator[World]:
 @pytest.fixture
 def replica(world: World) -> Replica:
     return world.replica
-
-
-async def post(replica: Replica, body: bytes, path: str = "/v1/commands/org.create", **headers: str) -> Answer:
-    """Post raw bytes."""
-    return await replica.send("POST", path, headers=JSON | headers, body=body)
 
 
 async def test_a_change_is_answered_with_its_events(world: World, replica: Replica) -> None:
@@ -113,7 +107,7 @@ async def test_the_events_say_who_why_and_in_which_connection(world: World, repl
 
 
 async def test_without_headers_the_events_say_less(world: World, replica: Replica) -> None:
-    answer = await post(replica, b'{"name": "acme"}')
+    answer = await replica.send("POST", "/v1/commands/org.create", headers=JSON, body=b'{"name": "acme"}')
     (event,) = await world.events(1)
     assert event.request_id == answer.headers["X-Request-Id"] != ""
     assert (event.reason, event.correlation_id, event.causation_id, event.traceparent) == (None, None, None, None)
@@ -162,184 +156,6 @@ async def test_every_command_works(replica: Replica) -> None:
     await do("app.delete", app_id=app_id)
     await do("project.delete", project_id=project_id)
     assert set(done) == HANDLERS.keys()
-
-
-# Problems: requests that are refused before any handler runs. One service answers all of a kind.
-
-UNFIT_HEADERS = [
-    ("Keelson-Reason", " "),
-    ("Keelson-Reason", "x" * 501),
-    ("Idempotency-Key", "k" * 256),
-    ("Idempotency-Key", "\u00e9"),
-    ("If-Match", "1"),
-    ("If-Match", 'W/"1"'),
-    ("If-Match", '"1"'),  # goes with no command that creates
-    ("Keelson-Causation", "0"),
-    ("Keelson-Correlation-Id", "a b"),
-    ("Prefer", "wait=soon"),
-]
-
-
-async def test_an_unfit_header_is_invalid_and_named(world: World, replica: Replica) -> None:
-    for header, value in UNFIT_HEADERS:
-        answer = await post(replica, b'{"name": "acme"}', **{header: value})
-        assert (answer.status, answer.code) == (400, "invalid"), header
-        assert header in answer.body["detail"]
-    assert await world.head() == 1
-
-
-REPEATABLE = {
-    "Keelson-Reason": "why",
-    "Idempotency-Key": "key",
-    "If-Match": '"1"',
-    "Keelson-Correlation-Id": "id",
-    "Keelson-Causation": "1",
-    "Authorization": f"Bearer {TOKEN}",
-}
-
-
-async def test_a_repeated_header_is_invalid(replica: Replica) -> None:
-    body = msgspec.json.encode({"org_id": id_of("org"), "name": "x"})
-    for header, value in REPEATABLE.items():
-        headers = [("Content-Type", "application/json"), (header, value), (header, value)]
-        token = None if header == "Authorization" else TOKEN
-        answer = await replica.send("POST", "/v1/commands/org.rename", token=token, headers=headers, body=body)
-        assert (answer.status, answer.code) == (400, "invalid"), header
-        assert header in answer.body["detail"]
-
-
-async def test_a_header_of_ours_that_is_not_known_is_not_supported(replica: Replica) -> None:
-    answer = await post(replica, b'{"name": "acme"}', **{"Keelson-Reson": "why"})
-    assert (answer.status, answer.code) == (400, "not_supported")
-    listed = await replica.send("GET", "/v1/commands", headers={"Keelson-Reson": "why"})
-    assert (listed.status, listed.code) == (400, "not_supported")
-
-
-async def test_deleting_needs_a_reason(replica: Replica) -> None:
-    for name in (name for name, handler in HANDLERS.items() if handler.needs_reason):
-        target = HANDLERS[name].target
-        assert target is not None
-        body = msgspec.json.encode({target: id_of(target.removesuffix("_id"))})
-        answer = await post(replica, body, f"/v1/commands/{name}")
-        assert (answer.status, answer.code) == (400, "reason_required"), name
-        given = await post(replica, body, f"/v1/commands/{name}", **{"Keelson-Reason": "why not"})
-        assert (given.status, given.code) == (404, "not_found"), name
-
-
-def test_what_needs_a_reason_is_what_the_api_says() -> None:
-    needing = {name for name, handler in HANDLERS.items() if handler.needs_reason}
-    assert needing == {name for name in HANDLERS if name.endswith(".delete")}
-
-
-NOT_JSON = [
-    b"",
-    b"{",
-    b'{"name": "acme"} x',
-    b'{"name": "acme", "name": "acme"}',
-    b'{"name": "\xff"}',
-    b'{"name": NaN}',
-    b'{"name": 1e999999}',
-    b'{"name": "\\ud800"}',
-    b'{"name": ' + b"[" * 100 + b"]" * 100 + b"}",
-    b"'name'",
-]
-
-
-async def test_what_is_not_json_is_malformed(world: World, replica: Replica) -> None:
-    for body in NOT_JSON:
-        answer = await post(replica, body)
-        assert (answer.status, answer.code) == (400, "malformed"), body
-        assert answer.body["detail"]
-    assert await world.head() == 1
-
-
-# Bodies of org.create, and where each is wrong.
-UNFIT_BODIES = [
-    (b"[]", ""),
-    (b"{}", "/name"),
-    (b'{"name": 1}', "/name"),
-    (b'{"name": ""}', "/name"),
-    (b'{"name": "Acme"}', "/name"),
-    (b'{"name": "acme\\n"}', "/name"),
-    (b'{"name": "a\\u0000"}', "/name"),
-    (b'{"name": "acme-"}', "/name"),
-    (b'{"name": "' + b"a" * 64 + b'"}', "/name"),
-    (b'{"name": "acme", "nome": "x"}', "/nome"),
-    (b'{"name": "acme", "org_id": "app_00000000000000000000000001"}', "/org_id"),
-    (b'{"name": "acme", "org_id": "org_8zzzzzzzzzzzzzzzzzzzzzzzzz"}', "/org_id"),
-]
-
-
-async def test_what_the_schema_refuses_is_invalid_and_pointed_at(world: World, replica: Replica) -> None:
-    for body, pointer in UNFIT_BODIES:
-        answer = await post(replica, body)
-        assert (answer.status, answer.code) == (400, "invalid"), body
-        assert [error["pointer"] for error in answer.body["errors"]] == [pointer]
-    assert await world.head() == 1
-
-
-async def test_deep_places_are_pointed_at(replica: Replica) -> None:
-    web = {"command": ["x"], "ports": [{"name": "http", "port": 0}]}
-    answer = await replica.command("release.create", app_id=id_of("app"), image=IMAGE, processes={"web": web})
-    assert [error["pointer"] for error in answer.body["errors"]] == ["/processes/web/ports/0/port"]
-
-
-async def test_a_field_that_is_not_built_is_not_supported(world: World, replica: Replica) -> None:
-    answer = await replica.command("org.create", name="acme", owner_email="a@example.com")
-    assert (answer.status, answer.code) == (400, "not_supported")
-    assert [error["pointer"] for error in answer.body["errors"]] == ["/owner_email"]
-    assert await world.head() == 1
-
-
-async def test_an_unknown_command_is_unknown(replica: Replica) -> None:
-    for name in ("app.crate", "env.rollback", "route.create", "%00", "org.create%20", "bundle"):
-        answer = await post(replica, b"{}", f"/v1/commands/{name}")
-        assert (answer.status, answer.code) == (404, "unknown_command"), name
-
-
-OTHER_PATHS = [
-    ("GET", "/v1/commands/org.create", 405, "method_not_allowed"),
-    ("PUT", "/v1/commands", 405, "method_not_allowed"),
-    ("POST", "/v1/commands/org.create/", 404, "not_found"),
-    ("POST", "/v1/orgs", 404, "not_found"),
-    ("POST", "/v1/nodes/node_1/heartbeat", 400, "not_supported"),
-]
-
-
-async def test_other_paths_and_methods(replica: Replica) -> None:
-    for method, path, status, code in OTHER_PATHS:
-        answer = await replica.send(method, path)
-        assert (answer.status, answer.code) == (status, code), path
-
-
-async def test_parameters_are_refused(world: World, replica: Replica) -> None:
-    for method, path in (("POST", "/v1/commands/org.create"), ("POST", "/v1/commands"), ("GET", "/v1/commands")):
-        body = b'{"name": "acme"}' if method == "POST" else None
-        answer = await replica.send(method, f"{path}?dry_run=true", headers=JSON, body=body)
-        assert (answer.status, answer.code) == (400, "invalid"), path
-    assert await world.head() == 1
-
-
-async def test_another_media_type_is_unsupported(replica: Replica) -> None:
-    for content_type in ("text/plain", "application/x-www-form-urlencoded", "application/json2"):
-        headers = {"Content-Type": content_type}
-        answer = await replica.send("POST", "/v1/commands/org.create", headers=headers, body=b'{"name": "acme"}')
-        assert (answer.status, answer.code) == (415, "unsupported_media_type"), content_type
-
-
-async def test_a_body_of_more_than_a_mebibyte_is_too_large(world: World, replica: Replica) -> None:
-    answer = await post(replica, b'{"name": "' + b"a" * 1024 * 1024 + b'"}')
-    assert (answer.status, answer.code) == (413, "too_large")
-    assert await world.head() == 1
-
-
-async def test_nobody_else_may(world: World, replica: Replica) -> None:
-    for token in (None, "wrong", TOKEN[:-1], f"{TOKEN}x"):
-        body = b'{"name": "acme"}'
-        answer = await replica.send("POST", "/v1/commands/org.create", token=token, headers=JSON, body=body)
-        assert (answer.status, answer.code) == (401, "unauthenticated")
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert await world.head() == 1
 
 
 # Problems that a handler or the append finds.
