@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +22,7 @@ from keelson.projector.settings import ProjectorSettings
 from keelson.query.settings import QuerySettings
 from keelson.service.settings import Settings, variable_of
 from support.database import Cluster, Database, running_server
+from support.programs import needs
 from support.projecting import caught_up, connected, pooled, stopped
 from support.repository import ROOT
 from support.stack import Stack, running_stack
@@ -233,7 +233,7 @@ async def an_operator(cluster: Cluster, folder: Path) -> AsyncIterator[Operator]
         yield Operator(cluster, folder, exits)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands need curl")
+@needs("curl", "the page's commands need it")
 async def test_every_command_does_what_the_page_says(bare_cluster: Cluster, tmp_path: Path) -> None:
     found = list(blocks())
     assert len(found) == PAGE.count("```sh\n") >= 12

@@ -3,12 +3,10 @@
 import asyncio
 import os
 import re
-import shutil
 from pathlib import Path
 
-import pytest
-
 from support.database import Cluster, Database
+from support.programs import needs
 from support.repository import ROOT
 from support.stack import Stack, running_stack
 
@@ -48,7 +46,7 @@ async def run(command: str, stack: Stack) -> str:
     return output.decode()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples need curl")
+@needs("curl", "the examples need it")
 async def test_every_example_answers_as_the_readme_says(cluster: Cluster, database: Database, tmp_path: Path) -> None:
     examples = list(EXAMPLE.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
     assert len(examples) >= 3
