@@ -94,25 +94,37 @@ def test_what_needs_a_reason_is_what_the_api_says() -> None:
     assert needing == {name for name in HANDLERS if name.endswith(".delete")}
 
 
-NOT_JSON = [
-    b"",
-    b"{",
-    b'{"name": "acme"} x',
-    b'{"name": "acme", "name": "acme"}',
-    b'{"name": "\xff"}',
-    b'{"name": NaN}',
-    b'{"name": 1e999999}',
-    b'{"name": "\\ud800"}',
-    b'{"name": ' + b"[" * 100 + b"]" * 100 + b"}",
-    b"'name'",
-]
+# What JSON readers take in two ways, choke on, or cannot keep; the code that it is refused with, and the reason told.
+NOT_STRICT_JSON = {
+    "nothing": (b"", "malformed", "truncated"),
+    "half an object": (b"{", "malformed", "truncated"),
+    "more than one value": (b'{"name": "acme"} x', "malformed", "trailing characters"),
+    "other quotes": (b"'name'", "malformed", "invalid character"),
+    "duplicate keys": (b'{"name": "acme", "name": "apex"}', "malformed", "the same key twice"),
+    "duplicate keys, one escaped": (b'{"name": "acme", "n\\u0061me": "apex"}', "malformed", "the same key twice"),
+    "duplicate keys deep inside": (b'{"name": {"a": [{"b": 1, "b": 1}]}}', "malformed", "the same key twice"),
+    "bad UTF-8": (b'{"name": "\xff"}', "malformed", "not UTF-8"),
+    "UTF-8 of a surrogate": (b'{"name": "\xed\xa0\x80"}', "malformed", "not UTF-8"),
+    "a lone high surrogate": (b'{"name": "\\ud800 and more"}', "malformed", "surrogate"),
+    "a lone low surrogate": (b'{"name": "\\udc00"}', "malformed", "surrogate"),
+    "NaN": (b'{"name": NaN}', "malformed", "invalid character"),
+    "infinity": (b'{"name": -Infinity}', "malformed", "invalid character"),
+    "1e999999": (b'{"name": 1e999999}', "malformed", "out of range"),
+    "5000 digits": (b'{"name": ' + b"9" * 5000 + b"}", "malformed", "out of range"),
+    "deep lists": (b'{"name": ' + b"[" * 100 + b"]" * 100 + b"}", "malformed", "deep"),
+    "deep objects": (b'{"a":' * 100 + b"1" + b"}" * 100, "malformed", "deep"),
+    "brackets without end": (b"[" * 1_000_000, "malformed", "deep"),
+    "NUL in text": (b'{"name": "a\\u0000"}', "invalid", "NUL in text at /name"),
+    "NUL in a key": (b'{"a\\u0000": 1}', "invalid", "NUL in text"),
+}
 
 
-async def test_what_is_not_json_is_malformed(world: World, replica: Replica) -> None:
-    for body in NOT_JSON:
-        answer = await post(replica, body)
-        assert (answer.status, answer.code) == (400, "malformed"), body
-        assert answer.body["detail"]
+async def test_f38_what_is_not_strict_json_is_refused_with_its_reason(world: World, replica: Replica) -> None:
+    for shape, (body, code, reason) in NOT_STRICT_JSON.items():
+        for path in ("/v1/commands/org.create", "/v1/commands"):
+            answer = await post(replica, body, path)
+            assert (answer.status, answer.code) == (400, code), shape
+            assert reason in answer.body["detail"], shape
     assert await world.head() == 1
 
 
