@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install run demo check format test bench lock docs clean
+.PHONY: help install run demo check format test mutate bench lock docs clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ format: $(INSTALLED) ## format, and mend what can be mended
 
 test: $(INSTALLED) ## every test: unit, properties, architecture, integration, system
 	$(BIN)/pytest $(ARGS)
+
+mutate: $(INSTALLED) ## take each guard out of a copy of the code, and see a test fail; ARGS="F9 F35" for some
+	@PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
 bench: $(INSTALLED) ## measure, beside baselines; ARGS=--full for medians of three rounds, ARGS="--only append,http"
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)

@@ -39,6 +39,7 @@ from support.log import (
     append_group,
     appending,
     assert_sound,
+    begin_epoch,
     connected,
     read_all,
     read_epoch,
@@ -397,3 +398,11 @@ async def test_f11_recorded_times_never_go_back(database: Database) -> None:
         await append(appender, decide(epoch, an_app()))
         envelopes = await assert_sound(admin)
     assert [each.recorded_at for each in envelopes[1:]] == [future, future]
+
+
+async def test_f11_an_epoch_does_not_begin_before_what_it_follows(database: Database) -> None:
+    async with connected(database.admin_dsn) as admin:
+        future = (await read_head(admin)).recorded_at + timedelta(days=1)
+        await admin.execute("UPDATE log.head SET recorded_at = $1", future)
+        await begin_epoch(admin, "later")
+        assert (await assert_sound(admin))[-1].recorded_at == future == (await read_head(admin)).recorded_at

@@ -184,6 +184,21 @@ async def test_f6_an_append_that_arrives_late_is_not_done_twice(faulty: Faulty) 
     assert await faulty.names() == ["first", "acme"]
 
 
+async def test_f6_what_is_in_doubt_when_its_epoch_ends_means_503(database: Database) -> None:
+    """Nothing is promised: it may be in the log, but to decide it again might do it twice."""
+    async with open_faulty(database, command_timeout_s=30, statement_timeout_s=20) as faulty:
+        faulty.proxy.to_client.hold()
+        asked = asyncio.create_task(faulty.replica.command("org.create", name="acme"))
+        await eventually(lambda: faulty.is_created("acme"))
+        await faulty.world.log.execute("SELECT log.begin_epoch_v1('later', 'operator', 'system', 'o', 'why', 'r')")
+        faulty.proxy.cut()
+        faulty.proxy.to_client.release()
+        answer = await asked
+        assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "unavailable", "1")
+        await faulty.create_until_done("other")
+        assert await faulty.names() == ["first", "acme", "other"]
+
+
 # F5, F8, F20, F39: the database hangs, is away, is silent, is too slow.
 
 

@@ -77,6 +77,24 @@ async def test_f20_a_listener_in_a_black_hole_notices_by_its_probe_and_listens_e
         await eventually(lambda: "3" in heard)
 
 
+async def test_f20_a_listener_takes_no_leave_from_a_connection_that_answers_no_more(database: Database) -> None:
+    """The server would have to answer it: only others' connections still lead there."""
+    async with (
+        proxied(database.query_dsn) as proxy,
+        listening(proxy.url(database.query_dsn), probe_interval_s=0.1, probe_timeout_s=0.2) as (listener, heard),
+        appending(database.command_dsn) as (appender, epoch),
+    ):
+        proxy.to_server.hold()
+        await eventually(lambda: proxy.to_server.held_bytes)
+        release = proxy.to_server.strand()
+        try:
+            await eventually(lambda: "" in heard and listener.connected)
+            await append(appender, decide(epoch, an_app()))
+            await eventually(lambda: "2" in heard)
+        finally:
+            release()
+
+
 async def test_f20_a_listener_outlives_a_server_that_is_away(database: Database) -> None:
     async with proxied(database.query_dsn) as proxy, listening(proxy.url(database.query_dsn)) as (listener, heard):
         proxy.refuses = True

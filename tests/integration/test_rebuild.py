@@ -2,13 +2,18 @@
 
 import asyncio
 from collections.abc import Collection
+from typing import Any
 
+import asyncpg
 import pytest
 
 from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.log.database import Pool
+from keelson.projector import rebuild as rebuilding
+from keelson.projector.batch import Batch
 from keelson.projector.checkpoints import read_checkpoint
 from keelson.projector.leases import Leases
+from keelson.projector.pages import read_batch
 from keelson.projector.rebuild import Options, RebuildError, lease_of, rebuild
 from keelson.projector.status import complaints
 from keelson.projector.verify import verify
@@ -17,6 +22,7 @@ from keelson.views import PROJECTIONS, Projection, sql
 from keelson.views.platform import APPS, PLATFORM
 from keelson.views.tenancy import ORGS, PROJECTS, TENANCY, org_created, org_renamed
 from support.database import Database
+from support.log import waits_for_lock
 from support.projecting import assert_views_equal_fold, caught_up, connected, item_of, pooled, replica
 from support.story import Story, insert
 from support.waiting import eventually
@@ -142,6 +148,53 @@ async def test_a_swap_gives_way_to_a_reader_who_takes_long(database: Database) -
             await transaction.rollback()
             await rebuilding
 
+        await assert_views_equal_fold(pool)
+
+
+async def test_f23_a_swap_holds_the_checkpoint_while_it_reads_the_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a page could be applied to the old tables after the rest was read, and be missing in the new ones."""
+    refused = []
+
+    async def read_while_another_moves_it(db: Any, *arguments: Any) -> Batch:
+        if not isinstance(db, Pool):
+            async with connected(database.projector_dsn) as other:
+                await other.execute("SET lock_timeout = '50ms'")
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    await other.execute("UPDATE ops.checkpoints SET position = position WHERE projection = 'tenancy'")
+            refused.append(db)
+        return await read_batch(db, *arguments)
+
+    monkeypatch.setattr(rebuilding, "read_batch", read_while_another_moves_it)
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=10, first=2).tell(20))
+        await rebuild(TENANCY, pool, leases_of(pool), lambda _: None, SMALL)
+        assert refused
+        await assert_views_equal_fold(pool, {"tenancy": TENANCY})
+
+
+async def test_f23_a_swap_keeps_readers_waiting_only_so_long(database: Database) -> None:
+    """Whoever reads while the swap waits for another reader queues behind it: the swap gives way long before all do."""
+    async with (
+        connected(database.owner_dsn) as owner,
+        connected(database.admin_dsn) as admin,
+        connected(database.query_dsn) as slow,
+        connected(database.query_dsn) as reader,
+        pooled(database.projector_dsn, lock_timeout="60000") as pool,
+    ):
+        await insert(owner, Story(seed=11, first=2).tell(20))
+        async with replica(database):
+            await caught_up(pool)
+        transaction = slow.transaction()
+        await transaction.start()
+        await slow.fetch(sql.select_all(APPS))
+        rebuilding_it = asyncio.create_task(rebuild(PLATFORM, pool, leases_of(pool), lambda _: None, SMALL))
+        await eventually(lambda: waits_for_lock(admin, "keelson-tests"))
+        async with asyncio.timeout(10):
+            await reader.fetch(sql.select_all(APPS))
+        await transaction.rollback()
+        await rebuilding_it
         await assert_views_equal_fold(pool)
 
 

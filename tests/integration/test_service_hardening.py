@@ -121,11 +121,6 @@ async def assert_serves(sample: service.Sample) -> None:
         assert (await sample.ask("POST", "/greet", body=b'{"name": "x"}')).json == {"hello": "x"}
 
 
-def sockets_of(sample: service.Sample) -> int:
-    """Count the process's open files."""
-    return len(list(Path(f"/proc/{sample.process.pid}/fd").iterdir()))
-
-
 def memory_of(sample: service.Sample) -> int:
     """Give the process's resident memory, in bytes."""
     lines = Path(f"/proc/{sample.process.pid}/status").read_text().splitlines()
@@ -158,6 +153,16 @@ async def test_f35_a_head_that_trickles_is_timed_out_as_a_whole(sample: service.
         sending(client, b"X-Slow: x\r\n"),
     ):
         assert await client.problem() == (408, "timeout")
+
+
+async def test_f35_a_head_that_ends_after_its_deadline_is_no_request(sample: service.Sample) -> None:
+    async with connected(sample, "GET /nothing HTTP/1.1\r\nHost: sample\r\n") as client:
+        assert (await client.answer()).status == 408
+        client.writer.write(b"X: y\r\n\r\n")
+        assert await client.is_cut()
+    await assert_serves(sample)
+    await eventually(lambda: sample.logged("request_served"))
+    assert [line["route"] for line in sample.logged("request_served")] == ["/greet"]
 
 
 async def test_f35_empty_lines_keep_no_connection(sample: service.Sample) -> None:
@@ -200,7 +205,7 @@ async def test_f35_a_deadline_does_not_cut_an_answer_off(sample: service.Sample)
 
 async def test_f35_a_crowd_of_slow_clients_leaves_nothing_behind(sample: service.Sample) -> None:
     await assert_serves(sample)
-    sockets = sockets_of(sample)
+    sockets = sample.files
     clients = [Client(*await sample.connect()) for _ in range(200)]
     for number, client in enumerate(clients):
         client.writer.write(b"GET /healthz HTTP/1.1\r\nX-"[: number % 20])
@@ -208,7 +213,7 @@ async def test_f35_a_crowd_of_slow_clients_leaves_nothing_behind(sample: service
     await asyncio.gather(*(client.reader.read() for client in clients))
     for client in clients:
         client.writer.transport.abort()
-    await eventually(lambda: sockets_of(sample) <= sockets)
+    await eventually(lambda: sample.files <= sockets)
     await assert_serves(sample)
 
 
@@ -236,14 +241,14 @@ async def test_f36_a_large_head_is_refused(sample: service.Sample, head: str) ->
 @pytest.mark.parametrize("data", [b"x" * 64 * KIB, b"X: y\r\n" * 1000], ids=["one", "many"])
 async def test_f36_endless_headers_cost_no_memory(sample: service.Sample, data: bytes) -> None:
     await assert_serves(sample)
-    memory, sockets = memory_of(sample), sockets_of(sample)
+    memory, sockets = memory_of(sample), sample.files
     for _ in range(8):
         async with connected(sample, b"GET /healthz HTTP/1.1\r\nHost: sample\r\nX: ") as client:
             flood = asyncio.create_task(client.flood(data, 50 * MIB))
             assert await client.problem() == (431, "headers_too_large")
             await flood
     await assert_serves(sample)
-    await eventually(lambda: sockets_of(sample) <= sockets)
+    await eventually(lambda: sample.files <= sockets)
     assert memory_of(sample) - memory < 8 * MIB
 
 

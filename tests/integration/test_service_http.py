@@ -164,6 +164,11 @@ class Sample:
         return [line for line in self.log if line["event"] == event]
 
     @property
+    def files(self) -> int:
+        """How many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    @property
     def errors(self) -> str:
         """What it wrote to standard error."""
         return (self.folder / "err").read_text()
@@ -402,7 +407,9 @@ async def test_a_client_that_leaves_does_not_cancel_what_it_began(sample: Sample
     _, writer = await sample.connect()
     writer.write(request_bytes("GET", "/slow"))
     await eventually(lambda: sample.exists("begun"))
+    files = sample.files
     writer.transport.abort()
+    await eventually(lambda: sample.files < files)  # it has noticed
     (sample.folder / "go-on").touch()
     await eventually(lambda: sample.exists("ended"))
 

@@ -53,7 +53,7 @@ def nested(depth: int) -> bytes:
         (b"[" * 2**20, "deep"),
     ],
 )
-def test_what_is_not_strict_json_is_malformed(body: bytes, reason: str) -> None:
+def test_f38_what_is_not_strict_json_is_malformed(body: bytes, reason: str) -> None:
     problem = refusal_of(body)
     assert (problem.status, problem.code) == (400, "malformed")
     assert reason in problem.detail
@@ -113,7 +113,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @given(documents())
-def test_repeated_keys_are_found_exactly_where_the_standard_library_finds_them(document: str) -> None:
+def test_f38_repeated_keys_are_found_exactly_where_the_standard_library_finds_them(document: str) -> None:
     try:
         expected = json.loads(document, object_pairs_hook=_unique)
     except _RepeatedError:
@@ -130,7 +130,7 @@ def test_repeated_keys_are_found_exactly_where_the_standard_library_finds_them(d
         (b'{"a": {"\\u0000": 1}}', "/a/\0"),
     ],
 )
-def test_nul_in_text_is_invalid_and_pointed_at(body: bytes, pointer: str) -> None:
+def test_f38_nul_in_text_is_invalid_and_pointed_at(body: bytes, pointer: str) -> None:
     problem = refusal_of(body)
     assert problem.code == "invalid"
     assert [error.pointer for error in problem.errors] == [pointer]

@@ -1,0 +1,59 @@
+"""Guards of the command service: what is decided, confirmed and answered again."""
+
+from mutation.mutant import Mutant
+
+_COMMAND = "services/command/keelson/command"
+_DECIDE = f"{_COMMAND}/decide.py"
+
+_RACES = "integration/test_command_races.py"
+
+MUTANTS = (
+    Mutant(
+        "F6",
+        "an append in doubt is a defect of ours",
+        f"{_COMMAND}/routes.py",
+        "    except AppendUnavailableError:\n",
+        "    except ZeroDivisionError:\n",
+        ("integration/test_command_faults.py::test_f6_what_is_in_doubt_when_its_epoch_ends_means_503",),
+    ),
+    Mutant(
+        "F13",
+        "a decision that lost a race is not made again",
+        _DECIDE,
+        "for _ in range(MAX_ATTEMPTS):",
+        "for _ in range(1):",
+        (f"{_RACES}::test_f13a_a_change_on_stale_state_is_decided_again_too",),
+    ),
+    Mutant(
+        "F13a",
+        "a refusal on stale state is believed",
+        _DECIDE,
+        "        if confirmation.moved:\n",
+        "        if False:\n",
+        (f"{_RACES}::test_f13a_nothing_is_answered_from_a_stale_cache",),
+    ),
+    Mutant(
+        "F14a",
+        "a key is looked up before the handler runs, and never again",
+        _DECIDE,
+        "        confirmation = await confirm(self._pool, asked.key, tx.reads)\n",
+        "        confirmation = await confirm(self._pool, None, tx.reads)\n",
+        (f"{_RACES}::test_f14a_a_repeated_delete_gets_its_stored_answer[repeated_deletes_are_answered_alike]",),
+    ),
+    Mutant(
+        "F15",
+        "another request under a key gets the first one's answer",
+        _DECIDE,
+        "        if known.request_hash != asked.request_hash:\n",
+        "        if False:\n",
+        (f"{_RACES}::test_f15_a_key_of_another_request_is_refused",),
+    ),
+    Mutant(
+        "F15",
+        "all actors share their keys",
+        _DECIDE,
+        "IdempotencyKey(actor.type, actor.id, submission.name, key)",
+        'IdempotencyKey("", "", submission.name, key)',
+        (f"{_RACES}::test_f15_other_actors_and_other_commands_have_keys_of_their_own",),
+    ),
+)

@@ -1,0 +1,298 @@
+"""Guards that services share: life and death, the wire, bodies, problems."""
+
+from mutation.mutant import Mutant
+
+_SERVICE = "libs/service/keelson/service"
+_BOUNDARY = f"{_SERVICE}/boundary.py"
+_CHECKPOINTS = f"{_SERVICE}/checkpoints.py"
+_CONNECTION = f"{_SERVICE}/connection.py"
+_EXCHANGE = f"{_SERVICE}/exchange.py"
+_JSON = f"{_SERVICE}/json.py"
+_LIFECYCLE = f"{_SERVICE}/lifecycle.py"
+_REFUSAL = f"{_SERVICE}/refusal.py"
+
+_HARDENING = "integration/test_service_hardening.py"
+_STRICT = "unit/service/test_json.py::test_f38_what_is_not_strict_json_is_malformed"
+
+MUTANTS = (
+    Mutant(
+        "F8",
+        "a service that starts before its database ends",
+        _LIFECYCLE,
+        '                if self.phase != "starting" or not all(',
+        "                if True or not all(",
+        ("unit/service/test_lifecycle.py::test_a_service_waits_for_the_database_and_says_so",),
+    ),
+    Mutant(
+        "F8",
+        "what the database's absence raises is a defect of ours",
+        _REFUSAL,
+        "    if all(isinstance(each, UNAVAILABLE) for each in leaves):\n",
+        "    if False:\n",
+        ("integration/test_query_service.py::test_f8_reads_come_back_with_the_database",),
+    ),
+    Mutant(
+        "F8",
+        "a service is ready without its database",
+        f"{_SERVICE}/health.py",
+        '        return "cannot be reached"\n',
+        '        return "ok"\n',
+        ("integration/test_query_service.py::test_f8_reads_come_back_with_the_database",),
+    ),
+    Mutant(
+        "F19",
+        "who waits for a view waits for a notification, without a poll",
+        _CHECKPOINTS,
+        "async with asyncio.timeout(self._poll_interval_s):",
+        "async with asyncio.timeout(None):",
+        ("integration/test_query_checkpoints.py::test_f19_a_lost_notification_costs_a_poll_interval_at_most",),
+    ),
+    Mutant(
+        "F33",
+        "requests that wait for a view are not told that the service stops",
+        _CHECKPOINTS,
+        "        on_drain(self.give_up)\n",
+        "",
+        (
+            f"{_HARDENING}::test_f33_a_command_that_waits_for_its_views_is_answered",
+            f"{_HARDENING}::test_f33_a_read_that_waits_for_a_position_is_answered",
+        ),
+    ),
+    Mutant(
+        "F33",
+        "nobody is told that the service stops",
+        _LIFECYCLE,
+        "                callback()\n",
+        "                pass\n",
+        (f"{_HARDENING}::test_f33_a_command_that_waits_for_its_views_is_answered",),
+    ),
+    Mutant(
+        "F35",
+        "a connection may be silent from the beginning",
+        _CONNECTION,
+        "        super().connection_made(transport)\n        self._arm()\n",
+        "        super().connection_made(transport)\n",
+        (f"{_HARDENING}::test_f35_a_silent_connection_is_cut",),
+    ),
+    Mutant(
+        "F35",
+        "a head may take as long as it likes",
+        _CONNECTION,
+        '        elif self._stage == "head" or self._is_answered:\n',
+        '        elif self._stage == "body" and self._is_answered:\n',
+        (f"{_HARDENING}::test_f35_a_head_that_stops_is_timed_out[GET /heal]",),
+    ),
+    Mutant(
+        "F35",
+        "each byte of a head puts its deadline off",
+        _CONNECTION,
+        "        if self._timer is None:\n",
+        "        self._disarm()\n        if self._timer is None:\n",
+        (f"{_HARDENING}::test_f35_a_head_that_trickles_is_timed_out_as_a_whole",),
+    ),
+    Mutant(
+        "F35",
+        "the rest of a body that is answered may take as long as it likes",
+        _CONNECTION,
+        '        elif self._stage == "head" or self._is_answered:\n',
+        '        elif self._stage == "head":\n',
+        (f"{_HARDENING}::test_f35_a_body_that_trickles_after_its_answer_is_cut",),
+    ),
+    Mutant(
+        "F35",
+        "a body may take as long as it likes",
+        _EXCHANGE,
+        "deadline = asyncio.timeout_at(self._deadline)",
+        "deadline = asyncio.timeout_at(None)",
+        (f"{_HARDENING}::test_f35_a_body_that_trickles_is_timed_out",),
+    ),
+    Mutant(
+        "F35",
+        "each byte of a body puts its deadline off",
+        _EXCHANGE,
+        "        if self._deadline is None:\n",
+        "        if True:\n",
+        (f"{_HARDENING}::test_f35_a_body_that_trickles_is_timed_out",),
+    ),
+    Mutant(
+        "F36",
+        "a request may have any number of headers",
+        _CONNECTION,
+        "    if len(headers) > MAX_HEADERS or len(url)",
+        "    if len(url)",
+        (f"{_HARDENING}::test_f36_a_large_head_is_refused[many]",),
+    ),
+    Mutant(
+        "F36",
+        "a request's head may be of any size",
+        _CONNECTION,
+        " or len(url) + sum(map(len, chain.from_iterable(headers))) > MAX_HEADER_BYTES:",
+        ":",
+        (
+            f"{_HARDENING}::test_f36_a_large_head_is_refused[value]",
+            f"{_HARDENING}::test_f36_a_large_head_is_refused[url]",
+        ),
+    ),
+    Mutant(
+        "F36",
+        "a head that does not end may be of any size",
+        _CONNECTION,
+        "        elif self._overhead_bytes > MAX_OVERHEAD_BYTES:\n",
+        "        elif False:\n",
+        (
+            f"{_HARDENING}::test_f36_endless_headers_cost_no_memory[one]",
+            f"{_HARDENING}::test_f36_endless_framing_of_a_body_is_refused[extension]",
+        ),
+    ),
+    Mutant(
+        "F36",
+        "a body may be announced as large as it likes",
+        _BOUNDARY,
+        '        require_body_size(int(found.get(b"content-length", 0)))\n',
+        "",
+        (f"{_HARDENING}::test_f36_a_huge_body_is_refused_before_it_comes",),
+    ),
+    Mutant(
+        "F36",
+        "a body may grow as large as it likes",
+        _EXCHANGE,
+        "            require_body_size(self._body_bytes)\n",
+        "",
+        ("unit/service/test_boundary.py::test_a_body_that_grows_too_large_is_refused",),
+    ),
+    Mutant(
+        "F37",
+        "a request may name two hosts, or none",
+        _CONNECTION,
+        '    if hosts > 1 or (hosts == 0 and version != "1.0"):\n',
+        "    if False:\n",
+        (
+            f"{_HARDENING}::test_f37_an_ambiguous_head_is_refused[two hosts]",
+            f"{_HARDENING}::test_f37_an_ambiguous_head_is_refused[no host]",
+        ),
+    ),
+    Mutant(
+        "F37",
+        "a body may have any coding, in any version",
+        _CONNECTION,
+        '    if b"transfer-encoding" in names and (',
+        "    if False and (",
+        (
+            f"{_HARDENING}::test_f37_an_ambiguous_head_is_refused[another coding]",
+            f"{_HARDENING}::test_f37_an_ambiguous_head_is_refused[chunked in HTTP/1.0]",
+        ),
+    ),
+    Mutant(
+        "F37",
+        "what the parser refuses (length beside chunked, bare LF) is not answered",
+        _CONNECTION,
+        '        if self._refusal is None:\n            self._refuse(Problem("malformed", "This is not',
+        '        if False:\n            self._refuse(Problem("malformed", "This is not',
+        (
+            f"{_HARDENING}::test_f37_an_ambiguous_head_is_refused[length and chunked]",
+            f"{_HARDENING}::test_f37_an_ambiguous_head_is_refused[bare LF in a header]",
+            f"{_HARDENING}::test_f37_an_ambiguous_body_is_refused[bare LF after a size]",
+        ),
+    ),
+    Mutant(
+        "F35",
+        "a head that ends after its deadline is a request all the same",
+        _CONNECTION,
+        "        if self._refusal is not None:\n            return\n        if self._stage",
+        "        if self._stage",
+        (f"{_HARDENING}::test_f35_a_head_that_ends_after_its_deadline_is_no_request",),
+    ),
+    Mutant(
+        "F37",
+        "trailers are taken",
+        _CONNECTION,
+        "        if self.headers:\n",
+        "        if False:\n",
+        (f"{_HARDENING}::test_f37_an_ambiguous_body_is_refused[trailers]",),
+    ),
+    Mutant(
+        "F37",
+        "what follows a request to switch protocols is read as requests",
+        _CONNECTION,
+        "        if self.parser.should_upgrade():\n",
+        "        if False:\n",
+        (f"{_HARDENING}::test_f37_nothing_follows_a_request_to_switch_protocols",),
+    ),
+    Mutant(
+        "F38",
+        "of duplicate keys the last one counts",
+        _JSON,
+        "    if _has_duplicate_keys(body, value):\n",
+        "    if False:\n",
+        (f'{_STRICT}[{{"a": 1, "a": 2}}-same key twice]',),
+    ),
+    Mutant(
+        "F38",
+        "NUL gets into text",
+        _JSON,
+        '    if b"\\\\u0000" in body:',
+        "    if False:",
+        ("unit/service/test_json.py::test_f38_nul_in_text_is_invalid_and_pointed_at",),
+    ),
+    Mutant(
+        "F38",
+        "JSON may be nested as deep as the parser bears",
+        _JSON,
+        '    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:\n',
+        "    if False:\n",
+        (f"{_STRICT}[body22-deep]",),
+    ),
+    Mutant(
+        "F38",
+        "JSON that is nested too deep for the parser is a defect of ours",
+        _JSON,
+        "    except RecursionError:\n",
+        "    except ZeroDivisionError:\n",
+        (f"{_STRICT}[body24-deep]",),
+    ),
+    Mutant(
+        "F38",
+        "a decoder takes NaN, numbers out of range and lone surrogates",
+        _JSON,
+        "_decode = msgspec.json.Decoder().decode\n",
+        '_decode = __import__("json").loads\n',
+        (
+            f'{_STRICT}[{{"a": NaN}}-invalid character]',
+            f'{_STRICT}[{{"a": 1e999999}}-out of range]',
+            f'{_STRICT}["\\ud800 and more text"-surrogate]',
+        ),
+    ),
+    Mutant(
+        "F38",
+        "bad UTF-8 is a defect of ours",
+        _JSON,
+        "    except UnicodeDecodeError as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        (f'{_STRICT}[{{"a": "\\xff"}}-UTF-8]',),
+    ),
+    Mutant(
+        "F39",
+        "a readiness check may take as long as it likes",
+        f"{_SERVICE}/health.py",
+        "async with asyncio.timeout(CHECK_TIMEOUT_S):",
+        "async with asyncio.timeout(None):",
+        ("unit/service/test_health.py::test_each_check_says_what_cannot_be_done",),
+    ),
+    Mutant(
+        "F40",
+        "a client that leaves cancels what it began",
+        _CONNECTION,
+        "        self._disarm()\n        super().connection_lost(exc)\n",
+        "        self._disarm()\n        super().connection_lost(exc)\n"
+        "        for task in self.tasks:\n            task.cancel()\n",
+        ("integration/test_service_http.py::test_a_client_that_leaves_does_not_cancel_what_it_began",),
+    ),
+    Mutant(
+        "F40",
+        "a client that leaves within its body is a defect of ours",
+        _BOUNDARY,
+        "        except ClientDisconnect:\n",
+        "        except ZeroDivisionError:\n",
+        ("integration/test_service_http.py::test_a_client_that_leaves_within_its_body_is_no_error",),
+    ),
+)

@@ -1,0 +1,104 @@
+"""Trying a mutant: the tests that should notice it run on a copy that has it, and what they say is judged."""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from mutation.copies import Copy
+from mutation.mutant import Mutant, MutantError
+from mutation.witness import Seen
+
+# What a test may take on a mutant, which may hang; and what a whole trial may.
+TEST_TIMEOUT_S = 20
+TRIAL_TIMEOUT_S = 180
+
+# A test that fails so has found a mistake in the table, not the bug.
+MISTAKES = frozenset({"ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "UnboundLocalError"})
+
+_TESTED, _FAILED = 0, 1
+
+# Without what only takes time: a trial is mostly pytest's start.
+_OPTIONS = ("-q", "-p", "mutation.witness", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain")
+
+
+class Verdict(NamedTuple):
+    """What became of a mutant, and why if it is not `caught`: `SURVIVED`, or `broken`, which says nothing of it."""
+
+    outcome: Literal["caught", "SURVIVED", "broken"]
+    why: str
+    seconds: float
+
+
+class Run(NamedTuple):
+    """What pytest did: its exit code, what it printed, and what became of each test."""
+
+    code: int
+    output: str
+    seen: Sequence[Seen]
+
+
+def run_tests(copy: Copy, ids: Iterable[str], timeout_s: float) -> Run:
+    """Run tests in a copy."""
+    witness = copy.root.parent / "witness"
+    options = [f"--witness={witness}", f"--basetemp={copy.temporary}", f"--timeout={TEST_TIMEOUT_S}", "--tb=short"]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own tests
+            [str(copy.python), "-m", "pytest", *_OPTIONS, *options, *ids],
+            cwd=copy.root,
+            env={**os.environ, "PYTHONPATH": str(copy.root / "tests")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Run(-1, f"not done within {timeout_s:g} s", ())
+    lines = witness.read_bytes().splitlines() if witness.exists() else []
+    return Run(done.returncode, done.stdout + done.stderr, [msgspec.json.decode(line, type=Seen) for line in lines])
+
+
+def prepare(copy: Copy, mutants: Iterable[Mutant]) -> str | None:
+    """Run all tests of the mutants on code without any bug; give what is wrong if they do not all pass."""
+    copy.make()
+    run = run_tests(copy, sorted({test for mutant in mutants for test in mutant.ids}), timeout_s=1800)
+    return None if run.code == _TESTED else run.output
+
+
+def attempt(mutant: Mutant, sound: Copy) -> Verdict:
+    """Try a mutant in a copy of its own, of a copy where its tests pass."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="keelson-mutant-") as folder:
+        copy = Copy(Path(folder))
+        copy.make(sound)
+        try:
+            mutant.apply(copy.root)
+        except MutantError as error:
+            return Verdict("broken", str(error), time.monotonic() - began)
+        outcome, why = judge(mutant, run_tests(copy, mutant.ids, TRIAL_TIMEOUT_S))
+    return Verdict(outcome, why, time.monotonic() - began)
+
+
+def judge(mutant: Mutant, run: Run) -> tuple[Literal["caught", "SURVIVED", "broken"], str]:
+    """Say whether each of the mutant's tests ran and failed by what it asserts, not by its set-up or an import."""
+    if run.code not in (_TESTED, _FAILED):
+        return "broken", f"pytest ended with {run.code}:\n{run.output}"
+    for test in mutant.ids:
+        calls = [each for each in run.seen if each.phase == "call" and _is_of(each.test, test)]
+        failed = [each for each in calls if each.errors]
+        mistakes = {kind for each in failed for kind in each.errors if kind in MISTAKES}
+        if not calls or mistakes:
+            return "broken", f"{test} {'met ' + ', '.join(mistakes) if mistakes else 'did not run'}:\n{run.output}"
+        if not failed:
+            return "SURVIVED", f"{test} passes"
+    return "caught", ""
+
+
+def _is_of(test: str, asked: str) -> bool:
+    return test == asked or test.startswith(f"{asked}[")
