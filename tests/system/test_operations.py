@@ -263,7 +263,9 @@ async def test_metrics_and_checks_are_those_that_services_have(
             async with session.get(f"{process.url}/readyz") as response:
                 checked[name] = set(msgspec.json.decode(await response.read())["checks"])
     ours = {name: {each for each in metrics if each.startswith("keelson_")} for name, metrics in exported.items()}
-    assert ours == {name: {each for (each,), of in metrics_of_page() if name in of} for name in SERVICES}
+    assert ours == {
+        name: {each for shown, of in metrics_of_page() if name in of for each in shown} for name in SERVICES
+    }
     others = {each.partition("_")[0] for metrics in exported.values() for each in metrics} - {"keelson"}
     assert others == {"process", "python"}
     described = [(names(row[0])[0], services_of(row[1])) for row in rows("Health and readiness") if row[0]]

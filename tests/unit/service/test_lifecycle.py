@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from keelson.log.database import NotDurableError
+from keelson.log.pooling import SharedSessionsError
 from keelson.service import lifecycle
 from keelson.service.app import Application
 from keelson.service.lifecycle import Lifecycle, NotReadyError, background, is_refusal
@@ -116,7 +117,8 @@ async def test_a_service_that_still_waits_can_be_stopped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "refusal"), [(ValueError("a defect"), False), (NotDurableError("fsync is off"), True)]
+    ("error", "refusal"),
+    [(ValueError("a defect"), False), (NotDurableError("fsync is off"), True), (SharedSessionsError("lent"), True)],
 )
 async def test_a_start_that_cannot_succeed_is_not_repeated(error: Exception, *, refusal: bool) -> None:
     attempts: list[int] = []

@@ -1,8 +1,9 @@
 """Connections to PostgreSQL: bounded in number and in every wait, and durable or refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import asyncpg
@@ -59,11 +60,31 @@ class Database(Protocol):
 
 async def connect(dsn: str, *, application_name: str, **settings: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a connection of one's own, within CONNECT_TIMEOUT_S; `settings` are PostgreSQL's, for this session."""
-    return await asyncpg.connect(
-        dsn,
-        timeout=CONNECT_TIMEOUT_S,
-        server_settings={"application_name": application_name, **_KEEPALIVE, **settings},
-    )
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        return await _connect(dsn, server_settings={"application_name": application_name}, settings=settings)
+
+
+async def connect_unnamed(dsn: str, *, application_name: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open a connection whose statements have no names, so that each works in whatever session a pooler lends it."""
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        return await _connect(
+            dsn, server_settings={"application_name": application_name}, statement_cache_size=0, settings={}
+        )
+
+
+async def _connect(*args: Any, settings: Mapping[str, str], **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+    """Connect as asyncpg does, then set the session's settings, in one round trip.
+
+    Not as parameters of the start: PgBouncer refuses most of those, also where it pools whole sessions (F21).
+    """
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(*args, **options)
+    values = {**_KEEPALIVE, **settings}
+    try:
+        await connection.execute("".join(f"SET {name} = '{value}';" for name, value in values.items()))
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 async def check_durable(db: Database) -> None:
@@ -151,12 +172,14 @@ async def open_pool(
         timeout=CONNECT_TIMEOUT_S,
         # The server's own bound comes first; this one is for a server that no longer answers.
         command_timeout=statement_timeout_s + 1,
-        server_settings={
-            "application_name": application_name,
-            "statement_timeout": str(int(statement_timeout_s * 1000)),
-            "idle_in_transaction_session_timeout": "1000",
-            **_KEEPALIVE,
-            **settings,
-        },
+        server_settings={"application_name": application_name},
+        connect=partial(
+            _connect,
+            settings={
+                "statement_timeout": str(int(statement_timeout_s * 1000)),
+                "idle_in_transaction_session_timeout": "1000",
+                **settings,
+            },
+        ),
     )
     return Pool(pool, acquire_timeout_s)

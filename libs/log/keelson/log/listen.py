@@ -7,7 +7,7 @@ from contextlib import suppress
 import asyncpg
 import structlog
 
-from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.database import UNAVAILABLE, connect_unnamed
 from keelson.log.queries import load
 
 log = structlog.get_logger()
@@ -65,7 +65,8 @@ class Listener:
 
     async def _listen(self) -> None:
         """Listen on one connection until it fails; raises what it failed with."""
-        connection = await connect(self._dsn, application_name=self._application_name)
+        # Behind a pooler that lends sessions LISTEN is lost, and so would be, or meet its like, what has a name (F21).
+        connection = await connect_unnamed(self._dsn, application_name=self._application_name)
         closed = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _: closed.set())

@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 
 from keelson.log.database import UNAVAILABLE, NotDurableError
+from keelson.log.pooling import SharedSessionsError
 
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
@@ -148,4 +149,4 @@ class Lifecycle:
 
 def is_refusal(error: BaseException) -> bool:
     """Say whether a failure is one that the operator must mend, told in one line instead of a traceback."""
-    return all(isinstance(each, NotDurableError) for each in leaves_of(error))
+    return all(isinstance(each, NotDurableError | SharedSessionsError) for each in leaves_of(error))

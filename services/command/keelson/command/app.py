@@ -20,6 +20,7 @@ from keelson.service.checkpoints import CHANNEL, Checkpoints
 from keelson.service.health import require_database
 from keelson.service.lifecycle import background
 from keelson.service.metrics import watch_pool
+from keelson.service.sessions import require_sessions
 
 NAME = "command"
 
@@ -58,6 +59,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         jit="off",
     )
     try:
+        await require_sessions(settings)
         await require_database(pool)
         watch_pool(NAME, pool)
         listener = Listener(settings.listen_database_url, CHANNEL, application_name=f"keelson-{NAME}-listener")

@@ -23,6 +23,7 @@ from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import NotReadyError, background
 from keelson.service.metrics import watch_pool
 from keelson.service.openapi import Operation
+from keelson.service.sessions import require_sessions
 from keelson.service.standing import ProjectionItem, read_standing
 from keelson.views import PROJECTIONS
 
@@ -74,6 +75,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
     settings: ProjectorSettings = app.state.settings
     pool, announcers = await open_writers(settings), await open_announcers(settings)
     try:
+        await require_sessions(settings)
         await require_database(pool)
         watch_pool(NAME, pool)
         leases = Leases(pool, mint_holder())

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from keelson.log.database import UNAVAILABLE, NotDurableError, Pool
+from keelson.log.pooling import SharedSessionsError
 from keelson.projector.database import open_operators
 from keelson.projector.leases import Leases, mint_holder
 from keelson.projector.rebuild import LEASE_DURATION_S, RebuildError, rebuild
@@ -21,9 +22,10 @@ from keelson.projector.verify import TableVerdict, VerifyError, verify
 from keelson.service.authentication import OperatorToken
 from keelson.service.health import require_database
 from keelson.service.lifecycle import NotReadyError
+from keelson.service.sessions import require_sessions
 from keelson.views import PROJECTIONS
 
-_REFUSALS = (RebuildError, VerifyError, NotStoppedError, NotReadyError, NotDurableError)
+_REFUSALS = (RebuildError, VerifyError, NotStoppedError, NotReadyError, NotDurableError, SharedSessionsError)
 _AWAY: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InvalidAuthorizationSpecificationError)
 
 Command = Callable[[argparse.Namespace, Pool], Awaitable[bool]]
@@ -69,6 +71,7 @@ async def _perform(command: Command, given: argparse.Namespace, settings: Projec
 async def _opened(settings: ProjectorSettings) -> AsyncIterator[Pool]:
     pool = await open_operators(settings)
     try:
+        await require_sessions(settings)
         await require_database(pool)
         yield pool
     finally:

@@ -1,0 +1,54 @@
+"""Telling whether sessions are one's own, or lent by a pooler from one transaction or statement to the next (F21)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from keelson.log.queries import load
+
+_READ_SESSION = load(__file__, "read_session")
+
+# A pooler may be several processes, and only connections to the same one share sessions.
+_ROUNDS = 4
+# Its other clients may take a session in between.
+_TURNS = 5
+_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 1.0
+
+
+class SharedSessionsError(Exception):
+    """A pooler lends sessions by transaction or statement; settings, plans and LISTEN would be lost or another's."""
+
+
+async def shares_sessions(dsn: str) -> bool:
+    """Whether what this URL leads to lends one server session to several connections in turn.
+
+    Then one connection soon finds itself in two sessions, or two find themselves in one: poolers give out the session
+    that was used last, or in turn, and open no other while one is free. With sessions of one's own neither can be.
+    Connects _ROUNDS + 1 times, never more than twice at once. Raises what connecting raises, and TimeoutError.
+    """
+    async with asyncio.timeout(_TIMEOUT_S), _connected(dsn) as first:
+        for _ in range(_ROUNDS):
+            async with _connected(dsn) as second:
+                one = {await first.fetchval(_READ_SESSION) for _ in range(_TURNS)}
+                other = {await second.fetchval(_READ_SESSION) for _ in range(_TURNS)}
+            if len(one | other) != 2:  # noqa: PLR2004 - a session for each, the same each time
+                return True
+    return False
+
+
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """Lend a connection that works, and leaves nothing behind, in whatever session each statement gets.
+
+    No settings; and unnamed statements, which asyncpg prepares and runs without a gap in which a session could change.
+    """
+    connection = await asyncpg.connect(
+        dsn, statement_cache_size=0, server_settings={"application_name": "keelson-pooling"}
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=_CLOSE_TIMEOUT_S)
