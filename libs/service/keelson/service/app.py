@@ -9,7 +9,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from keelson.service.authentication import Authenticator
@@ -20,6 +20,7 @@ from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import Lifecycle
 from keelson.service.metrics import HttpMetrics, show_metrics
 from keelson.service.openapi import Operation, build_openapi
+from keelson.service.routing import Route
 from keelson.service.settings import Settings
 
 

@@ -11,7 +11,7 @@ from keelson.command.headers import CommandHeaders, read_command_headers
 from keelson.command.registry import HANDLERS
 from keelson.command.submission import BUNDLE, Part, Submission
 from keelson.log.decision import Context
-from keelson.service.json import decode_json, require_json
+from keelson.service.json import decode_json, read_body, require_json
 from keelson.service.problems import FieldError, Problem
 from keelson.service.validation import convert
 
@@ -37,7 +37,7 @@ async def read_command(request: Request) -> tuple[Submission, CommandHeaders]:
     handler = _handler_named(request.path_params["name"])
     headers = _read_headers(request)
     require_json(request.scope["headers"])
-    command = _convert(handler, decode_json(await request.body()), at="")
+    command = _convert(handler, decode_json(await read_body(request)), at="")
     _require_reason(handler, headers)
     part = Part(handler, command, headers.if_match)
     _require_target(part, "If-Match")
@@ -50,7 +50,7 @@ async def read_bundle(request: Request) -> tuple[Submission, CommandHeaders]:
     if headers.if_match is not None:
         raise Problem("invalid", "A bundle has an if_match in each command, and no header If-Match")
     require_json(request.scope["headers"])
-    bundle = convert(decode_json(await request.body()), Bundle)
+    bundle = convert(decode_json(await read_body(request)), Bundle)
     parts = tuple(_read_part(index, bundled, headers) for index, bundled in enumerate(bundle.commands))
     return _submission(request, headers, BUNDLE, parts), headers
 

@@ -5,7 +5,6 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from keelson.command.handlers import Handler
 from keelson.command.headers import CommandHeaders, DocumentedHeaders
@@ -18,6 +17,7 @@ from keelson.service.headers import require_known
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
 from keelson.service.problems import Problem, declare_rule, unavailable
+from keelson.service.routing import Route
 from keelson.views import PROJECTIONS
 
 RULES = (

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL
@@ -23,6 +22,7 @@ from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import NotReadyError, background
 from keelson.service.metrics import watch_pool
 from keelson.service.openapi import Operation
+from keelson.service.routing import Route
 from keelson.service.sessions import require_sessions
 from keelson.service.standing import ProjectionItem, read_standing
 from keelson.views import PROJECTIONS

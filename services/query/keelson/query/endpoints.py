@@ -1,29 +1,27 @@
 """What every endpoint is: an operation as OpenAPI shows it, and the function that answers it."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from keelson.query.parameters import NOT_BUILT
 from keelson.service.headers import require_known
 from keelson.service.openapi import Operation
 from keelson.service.parameters import read_parameters
 from keelson.service.problems import Problem
+from keelson.service.routing import Handle, Route
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     """An operation and its handler."""
 
     operation: Operation
-    handle: Handler
+    handle: Handle
 
 
 def routes_of(endpoints: Iterable[Endpoint]) -> list[Route]:
