@@ -13,7 +13,7 @@ from keelson.events.env import EnvConfigSet, EnvProcess, EnvReleaseSet
 from keelson.events.release import Port, Process, ReleaseCreated
 from keelson.log.database import connect
 from keelson.views import table_named
-from keelson.views.sql import select_page, select_row
+from keelson.views.sql import select_page, select_rows
 from support.database import Database
 from support.query_world import APP, ENV, ORG, PROJECT, Reader, World, make_id, open_world, served
 
@@ -322,7 +322,7 @@ async def test_hot_reads_are_index_scans(world: World, database: Database) -> No
     query = await connect(database.query_dsn, application_name="test-explain", enable_seqscan="off")
     try:
         for statement, arguments in (
-            (select_row(apps), (projection.name, APP)),
+            (select_rows(apps), (projection.name, [APP])),
             (select_page(apps, ("project_id",), deleted=False), (projection.name, "", 10, PROJECT)),
         ):
             plan = "\n".join(row[0] for row in await query.fetch(f"EXPLAIN {statement}", *arguments))

@@ -108,15 +108,16 @@ def touch(tables: tuple[Table, ...], schema: str = LIVE) -> str:
 
 
 @cache
-def select_row(table: Table) -> str:
-    """Give one row and the checkpoint that it reflects, in one snapshot.
+def select_rows(table: Table) -> str:
+    """Give rows by their keys, of one column, and the checkpoint that they reflect, in one snapshot.
 
-    Parameters: $1 the projection, then the key's columns. Always exactly one row: `checkpoint` (null if the projection
-    never ran), `found`, and the table's columns (null if not found). One statement, because a rebuild swaps tables:
-    a transaction's second would find the new table empty, its rows being newer than the snapshot.
+    Parameters: $1 the projection, $2 the keys. Each row has `checkpoint` (null if the projection never ran), `found`,
+    and the table's columns; where nothing is found there is one row all the same, its columns null. One statement,
+    because a rebuild swaps tables: a transaction's second would find the new table empty, its rows being newer than
+    the snapshot.
     """
-    key = " AND ".join(f"t.{name} = ${index}::{_type(table, name)}" for index, name in enumerate(table.key, start=2))
-    return f"{_head(table)} LEFT JOIN {LIVE}.{table.name} AS t ON {key}"
+    (key,) = table.key
+    return f"{_head(table)} LEFT JOIN {LIVE}.{table.name} AS t ON t.{key} = ANY ($2::{_type(table, key)}[])"
 
 
 @cache

@@ -26,7 +26,7 @@ _SQL_TYPES: dict[type[inspect.Type], str] = {
     inspect.FloatType: "double precision",
     inspect.DateTimeType: "timestamptz",
 }
-# What `select_row` and `select_page` add to a row.
+# What `select_rows` and `select_page` add to a row.
 _RESERVED = frozenset({"checkpoint", "found"})
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
 

@@ -9,6 +9,7 @@ from keelson.query.endpoints import not_built_routes, routes_of
 from keelson.query.freshness import Freshness
 from keelson.query.log_routes import log_endpoints
 from keelson.query.readiness import CHECKS
+from keelson.query.rows import RowReader
 from keelson.query.settings import QuerySettings
 from keelson.query.view_routes import view_endpoints
 from keelson.service.app import Application, create_app
@@ -49,7 +50,7 @@ def build_app(settings: QuerySettings) -> Application:
 
 @asynccontextmanager
 async def open_resources(app: Application) -> AsyncIterator[None]:
-    """Open the pool and the registry of checkpoints; put `pool` and `freshness` into the application's state."""
+    """Open the pool and what reads by it; put `pool`, `freshness` and `rows` into the application's state."""
     settings: QuerySettings = app.state.settings
     pool = await open_pool(
         settings.database_url,
@@ -67,7 +68,8 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         checkpoints = Checkpoints(pool, listener, app.state.epoch)
         app.state.pool = pool
         app.state.freshness = Freshness(pool, checkpoints)
-        async with background(checkpoints.run()):
+        app.state.rows = RowReader(pool)
+        async with background(checkpoints.run(), app.state.rows.run()):
             yield
     finally:
         await pool.close()

@@ -1,6 +1,6 @@
 """Reading views: rows and pages with the checkpoint that they reflect, in one statement and so one snapshot (F3)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 from keelson.log.database import Database
 from keelson.service.problems import unavailable
 from keelson.views import Projection, Table
-from keelson.views.sql import select_page, select_row
+from keelson.views.sql import select_page, select_rows
 
 # A row as clients see it, ready to be encoded; columns of JSON are passed through as they are stored.
 Row = dict[str, Any]
@@ -18,15 +18,15 @@ Row = dict[str, Any]
 # Before its columns, each row of the statements has the checkpoint, and whether it is a row at all.
 _LEADING = 2
 
-_select_row = lru_cache(select_row)
+_select_rows = lru_cache(select_rows)
 _select_page = lru_cache(select_page)
 
 
-class RowReading(msgspec.Struct, frozen=True):
-    """A row, or that there is none, as of the checkpoint."""
+class RowsReading(msgspec.Struct, frozen=True):
+    """Those rows that were found, by their keys, as of the checkpoint."""
 
     checkpoint: int
-    row: Row | None
+    rows: dict[str, Row]
 
 
 class PageReading(msgspec.Struct, frozen=True):
@@ -46,10 +46,11 @@ class View:
         self.table = table
         self._columns = tuple(column.name for column in table.columns)
 
-    async def read_row(self, db: Database, *key: str) -> RowReading:
-        """Give the row of a key."""
-        record = await _fetch(db, _select_row(self.table), self.projection, *key)
-        return RowReading(_checkpoint(record[0]), self._row(record[0]) if record[0]["found"] else None)
+    async def read_rows(self, db: Database, keys: Collection[str]) -> RowsReading:
+        """Give the rows of these keys; the table's key is one column."""
+        records = await _fetch(db, _select_rows(self.table), self.projection, keys)
+        rows = {record[_LEADING]: self._row(record) for record in records if record["found"]}
+        return RowsReading(_checkpoint(records[0]), rows)
 
     async def read_page(
         self,

@@ -72,15 +72,16 @@ def show_row(view: View) -> Endpoint:
         state = request.app.state
         parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, view.projection)
-        reading = await view.read_row(state.pool, _key(request))
+        reading = await state.rows.read(view, _key(request))
         state.freshness.check(floor, view.projection, reading.checkpoint)
         headers = reflecting(reading.checkpoint) | floor.headers
-        if reading.row is None:
+        row = reading.rows.get(_key(request))
+        if row is None:
             raise _not_found(headers)
-        headers["ETag"] = write_etag(reading.row["resource_version"])
+        headers["ETag"] = write_etag(row["resource_version"])
         if is_known(headers["ETag"], request.headers.get("if-none-match")):
             return Response(status_code=304, headers=headers)
-        return JsonResponse(reading.row, headers=headers)
+        return JsonResponse(row, headers=headers)
 
     operation = Operation(
         method="GET",
@@ -141,7 +142,7 @@ def list_processes() -> Endpoint:
         state.freshness.check(floor, processes.projection, page.checkpoint)
         headers = reflecting(page.checkpoint) | floor.headers
         # An environment never stops having existed, so a second snapshot can only confirm it.
-        if not page.rows and (await envs.read_row(state.pool, _key(request))).row is None:
+        if not page.rows and _key(request) not in (await state.rows.read(envs, _key(request))).rows:
             raise _not_found(headers)
         answer: ViewRows[Any] = ViewRows(items=page.rows, position=page.checkpoint)
         return JsonResponse(answer, headers=headers)
