@@ -293,26 +293,18 @@ async def test_f14a_a_repeated_delete_gets_its_stored_answer(world: World, check
     await check(world)
 
 
-async def test_f14a_a_key_looked_up_after_the_handler_is_caught(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the append knows of keys; whatever the handler refused is answered with that."""
+@pytest.mark.parametrize("check", [a_repeated_delete_is_answered_as_before, repeated_deletes_are_answered_alike])
+async def test_f14a_a_key_that_only_the_append_looks_up_is_caught(
+    world: World, monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    """What the handler refuses never comes to the append: it would be answered with the refusal."""
 
     async def ignore_key(db: Queried, _key: IdempotencyKey | None, reads: ReadSet) -> Confirmation:
         return await confirm(db, None, reads)
 
     monkeypatch.setattr(decide, "confirm", ignore_key)
     with pytest.raises(AssertionError):
-        await a_repeated_delete_is_answered_as_before(world)
-
-
-async def test_f14a_a_key_that_is_not_confirmed_is_caught(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key is looked up before the handler, and never again: the first of two at once makes a 404 of the second."""
-
-    async def look_up_before_only(db: Queried, key: IdempotencyKey | None, reads: ReadSet) -> Confirmation:
-        return await confirm(db, None if reads.aggregates else key, reads)
-
-    monkeypatch.setattr(decide, "confirm", look_up_before_only)
-    with pytest.raises(AssertionError):
-        await repeated_deletes_are_answered_alike(world)
+        await check(world)
 
 
 async def test_f14a_refusals_are_not_stored(world: World) -> None:

@@ -110,12 +110,11 @@ class Appender:
         entry = _Entry(decision)
         self._queue[entry] = None
         self._filled.set()
+        late = asyncio.get_running_loop().call_later(timeout_s, entry.fail, AppendUnavailableError())
         try:
-            async with asyncio.timeout(timeout_s):
-                return await entry.outcome
-        except TimeoutError as error:
-            raise AppendUnavailableError from error
+            return await entry.outcome
         finally:
+            late.cancel()
             self._queue.pop(entry, None)
 
     async def run(self) -> None:
@@ -125,9 +124,10 @@ class Appender:
             try:
                 connection = await self._connect()
                 try:
-                    delay_s = _FIRST_DELAY_S
                     while True:
                         await self._append_next(connection)
+                        # Only now: a server whose disk is full lets everybody in (F10).
+                        delay_s = _FIRST_DELAY_S
                 finally:
                     connection.terminate()
             except _LOST as error:

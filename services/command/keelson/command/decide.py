@@ -1,6 +1,7 @@
 """Deciding: handlers run on what is warm, and nothing that they say is answered before the log has confirmed it."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import NamedTuple, assert_never
 
@@ -34,7 +35,6 @@ from keelson.log.decision import (
     Moved,
     Outcome,
     OverLimit,
-    ReadSet,
     Replayed,
 )
 from keelson.log.group import MAX_BYTES
@@ -90,9 +90,6 @@ class Decider:
         """
         async with asyncio.timeout(self._timeout_s):
             asked = self._identify(submission)
-            known = await self._look_up(asked)
-            if known is not None:
-                return known
             for _ in range(MAX_ATTEMPTS):
                 answer = await self._attempt(asked)
                 if answer is not None:
@@ -100,20 +97,17 @@ class Decider:
         raise Refusal("concurrent_change", f"others changed the same thing {MAX_ATTEMPTS} times in a row")
 
     def _identify(self, submission: Submission) -> _Asked:
-        """Name the request; without a key of the client's one is minted, so that a lost reply can be asked for (F6)."""
+        """Name the request; without a key of the client's one is made up: a lost reply can then be asked for (F6)."""
         if submission.key is None:
-            return _Asked(submission, _key_of(submission, self._mint("command")), b"")
+            return _Asked(submission, _key_of(submission, secrets.token_hex(16)), b"")
         return _Asked(submission, _key_of(submission, submission.key), request_hash(self._secret, submission))
 
-    async def _look_up(self, asked: _Asked) -> Answer | None:
-        """Give the stored answer: before anything else, so that a repeated delete finds it and not a 404 (F14a)."""
-        if asked.submission.key is None:
-            return None
-        confirmation = await confirm(self._pool, asked.key, ReadSet())
-        return await self._known(asked, confirmation.epoch, confirmation.known_key)
-
     async def _attempt(self, asked: _Asked) -> Answer | None:
-        """Decide once; None if the ground has moved meanwhile and it must be decided again."""
+        """Decide once; None if the ground has moved meanwhile and it must be decided again.
+
+        Whatever the handlers say, the append and the confirmation look the key up before they look at anything else: a
+        repeated delete finds its answer, and not that there is nothing to delete (F14a).
+        """
         outcome = await self._run(asked.submission)
         async with self._turns.of(_contended(outcome.tx)):
             if self._is_stale(outcome.tx):
