@@ -5,6 +5,7 @@ with the position that needs it: the writer finds out whether there is such a ro
 """
 
 from collections import defaultdict
+from functools import cache
 from typing import cast
 
 from keelson.events import Envelope, Event
@@ -45,7 +46,7 @@ class TableFold:
         # The keys of puts and patches by their first part, where there is a second, so that a replacement finds them.
         self._keys_under: dict[KeyPart, set[Key]] = defaultdict(set)
         self._is_keyed_deeper = len(table.key) > 1
-        self._layout = _Layout(table)
+        self._layout = _layout_of(table)
 
     def put(self, envelope: Envelope, fields: dict[str, Value]) -> None:
         """Fold a whole row."""
@@ -157,12 +158,15 @@ class _Layout:
         row[self._updated_at] = envelope.recorded_at
 
 
+_layout_of = cache(_Layout)
+
+
 class Fold:
-    """What a page does to the tables of a projection."""
+    """What a page does to the tables of a projection; `tables` holds those only of which it says something."""
 
     def __init__(self, projection: Projection) -> None:
         self.projection = projection
-        self.tables = {table.name: TableFold(table) for table in projection.tables}
+        self.tables: dict[str, TableFold] = {}
 
     def add(self, envelope: Envelope, event: Event) -> None:
         """Fold one event. Raises what its handler raises, HandlerError and MissingRowError; the fold is then void."""
@@ -170,7 +174,7 @@ class Fold:
             self._add(envelope, change)
 
     def _add(self, envelope: Envelope, change: Change) -> None:
-        table = self.tables[change.table.name]
+        table = self.tables.get(change.table.name) or self._begin(change.table)
         if isinstance(change, Put):
             table.put(envelope, change.fields)
         elif change.table.append_only:
@@ -181,3 +185,9 @@ class Fold:
             table.replace(envelope, change.prefix, change.rows)
         else:
             table.delete(change.key)
+
+    def _begin(self, table: Table) -> TableFold:
+        if table not in self.projection.tables:
+            raise HandlerError(f"{table.name} is no table of {self.projection.name}")
+        fold = self.tables[table.name] = TableFold(table)
+        return fold

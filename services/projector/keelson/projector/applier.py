@@ -1,6 +1,7 @@
 """Applying a batch to a projection: fold, write, move the checkpoint; and finding the event that cannot be applied."""
 
-from typing import NamedTuple
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -70,7 +71,7 @@ class Applier:
     async def _write(self, folded: Folded, rate: float) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
+                async with self._pool.acquire() as connection, _transaction(connection, folded):
                     await self._write_in(connection, folded, rate)
             except _OUTDATED:
                 if attempt == _ATTEMPTS:
@@ -106,3 +107,8 @@ class Applier:
             finally:
                 await trial.rollback()
             return False
+
+
+def _transaction(connection: Connection, folded: Folded) -> AbstractAsyncContextManager[Any]:
+    """Begin what a page is written in; where it changes no row, moving the checkpoint is one statement, and atomic."""
+    return connection.transaction() if folded.fold.tables else nullcontext()
