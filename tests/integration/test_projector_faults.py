@@ -3,6 +3,7 @@
 F16: a crash between rows and checkpoint. F17: two runners, a frozen one. F24: a schema change under cached plans.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,19 +11,25 @@ from typing import Any
 import pytest
 
 from keelson.log.database import Connection, Pool
+from keelson.log.listen import Listener
+from keelson.log.tail import LOG_CHANNEL
 from keelson.projector import applier as applying
 from keelson.projector import checkpoints, follower
 from keelson.projector.applier import Applier, Place
 from keelson.projector.checkpoints import CheckpointMovedError
 from keelson.projector.folding import Folded
-from keelson.projector.leases import Leases
+from keelson.projector.leases import Leases, mint_holder
 from keelson.projector.pages import read_batch
+from keelson.projector.runner import Runner
 from keelson.projector.writer import write_rows
 from keelson.views.platform import PLATFORM
 from keelson.views.tenancy import TENANCY
 from support.database import Database
+from support.log import waits_for_lock
 from support.projecting import assert_views_equal_fold, caught_up, connected, pooled, replica
+from support.proxy import proxied
 from support.story import Story, insert
+from support.waiting import eventually
 
 NOTHING_SKIPPED: frozenset[int] = frozenset()
 
@@ -306,3 +313,26 @@ async def test_a_replica_outlives_the_loss_of_all_its_connections(database: Data
         await insert(owner, story.tell(1))
         await caught_up(observer)
         await assert_views_equal_fold(observer)
+
+
+async def test_a_replica_that_is_stopped_stops_though_the_database_answers_no_more(database: Database) -> None:
+    """Rolling back the page in flight times out; that must not take the place of the cancellation."""
+    async with (
+        connected(database.owner_dsn) as owner,
+        connected(database.projector_dsn) as neighbour,
+        proxied(database.projector_dsn) as proxy,
+        pooled(proxy.url(database.projector_dsn), statement_timeout_s=1.0) as pool,
+    ):
+        listener = Listener(database.projector_dsn, LOG_CHANNEL)
+        runner = Runner(pool=pool, announce_db=pool, listener=listener, leases=Leases(pool, mint_holder()))
+        running = asyncio.create_task(runner.run())
+        await caught_up(pool)
+        async with locked(neighbour, "SELECT FROM ops.checkpoints FOR UPDATE"):
+            await insert(owner, Story(seed=51, first=2).tell(5))
+            await eventually(lambda: waits_for_lock(neighbour, "keelson-tests"))
+            proxy.to_server.swallow()
+            proxy.to_client.swallow()
+            running.cancel()
+            ended, _ = await asyncio.wait([running], timeout=20)
+        proxy.cut()
+        assert ended

@@ -107,7 +107,10 @@ class Pool:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """Borrow a connection; asyncpg's complaint of a lost one becomes what it is, a ConnectionError."""
+        """Borrow a connection; asyncpg's complaint of a lost one becomes what it is, a ConnectionError.
+
+        Whoever is cancelled meanwhile is cancelled: what rolling back comes to then, on a lost connection, says less.
+        """
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 try:
@@ -115,10 +118,14 @@ class Pool:
                 except asyncpg.InternalClientError:
                     connection.terminate()  # its state is unknown: nobody shall borrow it again
                     raise
-        except asyncpg.InterfaceError as error:
-            if isinstance(error, ValueError):  # wrong arguments: a defect of ours, not of the connection
-                raise
-            raise ConnectionError(str(error)) from error
+        except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error
+            # A ValueError as well: wrong arguments, a defect of ours and not of the connection.
+            if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
+                raise ConnectionError(str(error)) from error
+            raise
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """Run one statement and give its rows."""
