@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from bench import append, contention, freshness, over_http, projections
+from bench import append, contention, freshness, over_http, projections, servers
 from bench.figures import Figure, medians, table
 from bench.world import Bench
 from keelson.local.postgres import DURABLE_SETTINGS
@@ -33,10 +33,11 @@ PARTS: Mapping[str, Part] = {
     freshness.PART: freshness.measure,
     projections.PART: projections.measure,
     contention.PART: contention.measure,
+    servers.PART: servers.measure,
 }
 # pgbench's 256 clients need connections; all else is as PostgreSQL comes, and durable.
 SETTINGS = {"max_connections": "400"}
-LIBRARIES = ("asyncpg", "httptools", "msgspec", "starlette", "uvicorn", "uvloop")
+LIBRARIES = ("asyncpg", "granian", "httptools", "msgspec", "starlette", "uvicorn", "uvloop")
 _SHOWN = (*DURABLE_SETTINGS, *SETTINGS, "server_version", "shared_buffers", "wal_sync_method", "commit_delay", "jit")
 _RESULTS = ROOT / ".keelson" / "bench"
 

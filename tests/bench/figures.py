@@ -11,7 +11,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     `least_ratio`, `least` and `most` are what is expected; without any, nothing is. `low` and `high` are the extremes
     over the rounds. `p50_ms` and `p99_ms` are latencies in milliseconds, from sending to the whole answer, of what was
-    answered by 200; `unavailable` counts what was answered by 503.
+    answered by 200; `unavailable` counts what was answered by 503, `conflicts` by 409.
     """
 
     part: str
@@ -27,6 +27,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None = None
     p99_ms: float | None = None
     unavailable: float | None = None
+    conflicts: float | None = None
     low: float | None = None
     high: float | None = None
 
@@ -74,6 +75,7 @@ def _median_of(figures: Sequence[Figure]) -> Figure:
         p50_ms=_median(figure.p50_ms for figure in figures),
         p99_ms=_median(figure.p99_ms for figure in figures),
         unavailable=_median(figure.unavailable for figure in figures),
+        conflicts=_median(figure.conflicts for figure in figures),
         low=min(values),
         high=max(values),
     )
@@ -91,14 +93,27 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 def table(figures: Iterable[Figure]) -> str:
     """Lay figures out in aligned columns."""
-    header = ("what", "figure", "p50 ms", "p99 ms", "503s", "baseline", "", "ratio", "expected", "met", "spread")
+    header = (
+        "what",
+        "figure",
+        "p50 ms",
+        "p99 ms",
+        "503s",
+        "409s",
+        "baseline",
+        "",
+        "ratio",
+        "expected",
+        "met",
+        "spread",
+    )
     rows = [header, *(_row(figure) for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join("  ".join(_aligned(row, widths)).rstrip() for row in rows)
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
-    on_the_left = {0, 6, 9}
+    on_the_left = {0, 7, 10}
     for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
         yield cell.ljust(width) if column in on_the_left else cell.rjust(width)
 
@@ -112,6 +127,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
         _number(figure.p50_ms),
         _number(figure.p99_ms),
         f"{figure.unavailable:.0f}" if figure.unavailable else "",
+        f"{figure.conflicts:.0f}" if figure.conflicts else "",
         _number(figure.baseline),
         figure.against,
         "" if figure.ratio is None else f"{figure.ratio:.2f}",

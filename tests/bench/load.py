@@ -17,8 +17,9 @@ from bench.figures import Figure, percentile
 from bench.wire import Wire, connect, split
 
 WARM_UP_S = 0.5
-# What a service may answer under a load that it cannot carry; counted, as nothing else is.
-UNAVAILABLE = "503"
+# What a service may answer under a load that it cannot carry, or to one who lost too many races; counted, as nothing
+# else is.
+UNAVAILABLE, CONFLICT = "503", "409"
 _PATIENCE_S = 30.0
 
 
@@ -49,6 +50,7 @@ class Result(msgspec.Struct, frozen=True):
             p50_ms=self.p50_ms,
             p99_ms=self.p99_ms,
             unavailable=self.others.get(UNAVAILABLE, 0),
+            conflicts=self.others.get(CONFLICT, 0),
         )
 
 
@@ -105,7 +107,7 @@ class _Load:
 
 
 async def run_load(spec: Spec) -> Result:
-    """Run a load in a process of its own. Raises RuntimeError if anything was answered but by 200 or 503."""
+    """Run a load in a process of its own. Raises RuntimeError for answers of any other status than 200, 503 and 409."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.load", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -119,7 +121,7 @@ async def run_load(spec: Spec) -> Result:
     if process.returncode:
         raise RuntimeError(f"the load ended with {process.returncode}")
     result = msgspec.json.decode(answer, type=Result)
-    if result.others.keys() - {UNAVAILABLE} or not result.count:
+    if result.others.keys() - {UNAVAILABLE, CONFLICT} or not result.count:
         raise RuntimeError(
             f"{result.count} answers of 200, and others: {result.others}; sent {spec.requests[0][:60]!r}"
         )

@@ -47,10 +47,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def noop() -> AsyncIterator[int]:
-    """Run the no-op in a process of its own; lend its port."""
+async def noop(server: str = "uvicorn") -> AsyncIterator[int]:
+    """Run the no-op in a process of its own, on one of its servers; lend its port."""
     port = free_port()
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.noop", str(port))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.noop", str(port), server)
     try:
         async with aiohttp.ClientSession() as session:
             await eventually(lambda: _answers(session, port), 20.0)
