@@ -72,6 +72,7 @@ def test_a_mutant_that_does_not_fit_is_found(text: str) -> None:
         (0, [Seen(TEST, "call", [])], "SURVIVED"),
         (1, [Seen(TEST, "call", []), Seen(f"{TEST}_too", "call", ["AssertionError"])], "SURVIVED"),
         (1, [Seen(TEST, "call", []), Seen(TEST, "teardown", ["AssertionError"])], "SURVIVED"),
+        (0, [Seen(TEST, "setup", [], skipped=True)], "skipped"),
         (1, [Seen(TEST, "setup", ["ConnectionError"])], "broken"),
         (1, [Seen(TEST, "call", ["NameError"])], "broken"),
         (2, [], "broken"),

@@ -17,6 +17,7 @@ _APPENDS = "integration/test_append.py"
 _BOUNDS = "integration/test_bounds.py"
 _FAULTS = "integration/test_append_faults.py"
 _LISTENS = "integration/test_listen.py"
+_POOLER = "system/test_pgbouncer.py"
 
 MUTANTS = (
     Mutant(
@@ -245,6 +246,22 @@ MUTANTS = (
         "            connection.terminate()\n",
         "            await connection.close()\n",
         (f"{_LISTENS}::test_f20_a_listener_takes_no_leave_from_a_connection_that_answers_no_more",),
+    ),
+    Mutant(
+        "F21",
+        "settings are asked for where a pooler refuses them, and lost",
+        _DATABASE,
+        "    values = {**_KEEPALIVE, **settings}\n",
+        "    values = dict(_KEEPALIVE)\n",
+        (f"{_POOLER}::test_f21_a_pooled_session_has_the_settings_of_its_own_alone",),
+    ),
+    Mutant(
+        "F21",
+        "a listener's statements have names that a lent session does not know",
+        _DATABASE,
+        "statement_cache_size=0, settings={}",
+        "settings={}",
+        (f"{_POOLER}::test_f21_a_listener_whose_session_is_lent_hears_nothing_and_stays",),
     ),
     Mutant(
         "F24",

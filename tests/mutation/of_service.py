@@ -48,6 +48,14 @@ MUTANTS = (
         ("integration/test_query_checkpoints.py::test_f19_a_lost_notification_costs_a_poll_interval_at_most",),
     ),
     Mutant(
+        "F21",
+        "sessions that a pooler lends will do",
+        f"{_SERVICE}/sessions.py",
+        "    if await shares_sessions(settings.database_url):\n",
+        "    if False:\n",
+        ("system/test_pgbouncer.py::test_f21_an_operators_command_refuses_such_a_pooler_too",),
+    ),
+    Mutant(
         "F33",
         "requests that wait for a view are not told that the service stops",
         _CHECKPOINTS,

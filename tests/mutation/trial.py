@@ -27,10 +27,14 @@ _TESTED, _FAILED = 0, 1
 _OPTIONS = ("-q", "-p", "mutation.witness", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain")
 
 
-class Verdict(NamedTuple):
-    """What became of a mutant, and why if it is not `caught`: `SURVIVED`, or `broken`, which says nothing of it."""
+# `broken` says nothing of the mutant; `skipped` neither: this machine lacks what its tests need.
+Outcome = Literal["caught", "SURVIVED", "broken", "skipped"]
 
-    outcome: Literal["caught", "SURVIVED", "broken"]
+
+class Verdict(NamedTuple):
+    """What became of a mutant, and why if it is not `caught`."""
+
+    outcome: Outcome
     why: str
     seconds: float
 
@@ -85,11 +89,13 @@ def attempt(mutant: Mutant, sound: Copy) -> Verdict:
     return Verdict(outcome, why, time.monotonic() - began)
 
 
-def judge(mutant: Mutant, run: Run) -> tuple[Literal["caught", "SURVIVED", "broken"], str]:
+def judge(mutant: Mutant, run: Run) -> tuple[Outcome, str]:
     """Say whether each of the mutant's tests ran and failed by what it asserts, not by its set-up or an import."""
     if run.code not in (_TESTED, _FAILED):
         return "broken", f"pytest ended with {run.code}:\n{run.output}"
     for test in mutant.ids:
+        if any(each.skipped and _is_of(each.test, test) for each in run.seen):
+            return "skipped", f"{test} is skipped on this machine"
         calls = [each for each in run.seen if each.phase == "call" and _is_of(each.test, test)]
         failed = [each for each in calls if each.errors]
         mistakes = {kind for each in failed for kind in each.errors if kind in MISTAKES}

@@ -15,6 +15,7 @@ class Seen(msgspec.Struct, frozen=True):
     test: str
     phase: str
     errors: list[str]
+    skipped: bool = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report: pytest.TestReport = yield
     errors = _kinds(call.excinfo.value) if call.excinfo is not None and report.failed else []
     with item.config.getoption("--witness").open("ab") as file:
-        file.write(msgspec.json.encode(Seen(item.nodeid, str(report.when), errors)) + b"\n")
+        file.write(msgspec.json.encode(Seen(item.nodeid, str(report.when), errors, report.skipped)) + b"\n")
     return report
 
 

@@ -273,17 +273,18 @@ async def _connect(process: Child) -> tuple[asyncio.StreamReader, asyncio.Stream
     return await asyncio.open_connection(where.hostname, where.port)
 
 
+# Those that reset every connection come first: what the others leave open must not be closed for them.
 FAULTS: Sequence[Fault] = (
-    delays,
     answers_lost,
     statements_lost,
     black_hole,
     cuts,
-    frozen_writer,
-    frozen_holder,
     frozen_postmaster,
     immediate_stop,
+    frozen_writer,
+    frozen_holder,
     slow_queries,
     clients_leave,
     hostile_clients,
+    delays,
 )
