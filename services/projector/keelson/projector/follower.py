@@ -22,7 +22,7 @@ from keelson.views import Projection
 # A projection that has caught up rests as long as it worked, but no longer than this: what comes meanwhile makes one
 # page, and most of what a small page costs is its round trips. Without it, projectors took more of two cores than the
 # commands that they followed.
-LONGEST_REST_S = 0.01
+LONGEST_REST_S = 0.02
 # How long the rate of events remembers, in seconds.
 RATE_MEMORY_S = 10.0
 
