@@ -11,16 +11,13 @@ from keelson.command.routes import OPERATIONS, ROUTES
 from keelson.command.settings import CommandSettings
 from keelson.command.state import StateCache
 from keelson.log.append import Appender
-from keelson.log.database import open_pool
 from keelson.log.listen import Listener
 from keelson.log.read import read_head
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import OperatorToken
 from keelson.service.checkpoints import CHANNEL, Checkpoints
-from keelson.service.health import require_database
 from keelson.service.lifecycle import background
-from keelson.service.metrics import watch_pool
-from keelson.service.sessions import require_sessions
+from keelson.service.pools import service_pool
 
 NAME = "command"
 
@@ -50,18 +47,7 @@ def build_app(settings: CommandSettings) -> Application:
 async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pool and the writer; put `pool`, `checkpoints` and `decider` into the application's state."""
     settings: CommandSettings = app.state.settings
-    pool = await open_pool(
-        settings.database_url,
-        max_size=settings.pool_size,
-        acquire_timeout_s=settings.acquire_timeout_s,
-        statement_timeout_s=settings.statement_timeout_s,
-        application_name=f"keelson-{NAME}",
-        jit="off",
-    )
-    try:
-        await require_sessions(settings)
-        await require_database(pool)
-        watch_pool(NAME, pool)
+    async with service_pool(NAME, settings) as pool:
         listener = Listener(settings.listen_database_url, CHANNEL, application_name=f"keelson-{NAME}-listener")
         checkpoints = Checkpoints(pool, listener, app.state.epoch)
         cache = StateCache((await read_head(pool)).epoch, settings.cache_entries)
@@ -85,8 +71,6 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         )
         async with background(checkpoints.run(), appender.run()):
             yield
-    finally:
-        await pool.close()
 
 
 def _mint(prefix: str) -> str:

@@ -10,20 +10,19 @@ from starlette.responses import Response
 
 from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL
-from keelson.projector.database import NAME, open_announcers, open_writers
+from keelson.projector.database import NAME, announcing_pool
 from keelson.projector.leases import Leases, mint_holder
 from keelson.projector.runner import Runner
 from keelson.projector.settings import ProjectorSettings
 from keelson.projector.status import complaints
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import OperatorToken
-from keelson.service.health import DATABASE_CHECKS, Check, require_database
+from keelson.service.health import DATABASE_CHECKS, Check
 from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import NotReadyError, background
-from keelson.service.metrics import watch_pool
 from keelson.service.openapi import Operation
+from keelson.service.pools import service_pool
 from keelson.service.routing import Route
-from keelson.service.sessions import require_sessions
 from keelson.service.standing import ProjectionItem, read_standing
 from keelson.views import PROJECTIONS
 
@@ -73,11 +72,8 @@ async def show_status(request: Request) -> Response:
 async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pools and run the projections; put `pool` and `replica` into the application's state."""
     settings: ProjectorSettings = app.state.settings
-    pool, announcers = await open_writers(settings), await open_announcers(settings)
-    try:
-        await require_sessions(settings)
-        await require_database(pool)
-        watch_pool(NAME, pool)
+    lock_timeout = str(int(settings.lock_timeout_s * 1000))
+    async with service_pool(NAME, settings, lock_timeout=lock_timeout) as pool, announcing_pool(settings) as announcers:
         leases = Leases(pool, mint_holder())
         runner = Runner(
             pool=pool,
@@ -91,6 +87,3 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         app.state.pool, app.state.replica = pool, leases.holder
         async with background(runner.run()):
             yield
-    finally:
-        await announcers.close()
-        await pool.close()

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from keelson.log.database import open_pool
 from keelson.log.listen import Listener
 from keelson.query.endpoints import not_built_routes, routes_of
 from keelson.query.freshness import Freshness
@@ -15,10 +14,8 @@ from keelson.query.view_routes import view_endpoints
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import OperatorToken
 from keelson.service.checkpoints import CHANNEL, Checkpoints
-from keelson.service.health import require_database
 from keelson.service.lifecycle import background
-from keelson.service.metrics import watch_pool
-from keelson.service.sessions import require_sessions
+from keelson.service.pools import service_pool
 
 NAME = "query"
 
@@ -52,18 +49,7 @@ def build_app(settings: QuerySettings) -> Application:
 async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pool and what reads by it; put `pool`, `freshness` and `rows` into the application's state."""
     settings: QuerySettings = app.state.settings
-    pool = await open_pool(
-        settings.database_url,
-        max_size=settings.pool_size,
-        acquire_timeout_s=settings.acquire_timeout_s,
-        statement_timeout_s=settings.statement_timeout_s,
-        application_name=f"keelson-{NAME}",
-        jit="off",
-    )
-    try:
-        await require_sessions(settings)
-        await require_database(pool)
-        watch_pool(NAME, pool)
+    async with service_pool(NAME, settings) as pool:
         listener = Listener(settings.listen_database_url, CHANNEL, application_name=f"keelson-{NAME}-listener")
         checkpoints = Checkpoints(pool, listener, app.state.epoch)
         app.state.pool = pool
@@ -71,5 +57,3 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         app.state.rows = RowReader(pool)
         async with background(checkpoints.run(), app.state.rows.run()):
             yield
-    finally:
-        await pool.close()
