@@ -6,6 +6,7 @@ F16: a crash between rows and checkpoint. F17: two runners, a frozen one. F24: a
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -336,3 +337,25 @@ async def test_a_replica_that_is_stopped_stops_though_the_database_answers_no_mo
             ended, _ = await asyncio.wait([running], timeout=20)
         proxy.cut()
         assert ended
+
+
+async def test_f8_a_replica_outlives_a_database_that_is_away(database: Database) -> None:
+    """It tries in vain for a while, and then goes on from where it was."""
+    story = Story(seed=51, first=2)
+    async with proxied(database.projector_dsn) as proxy:
+        behind = replace(database, projector_dsn=proxy.url(database.projector_dsn))
+        async with (
+            connected(database.owner_dsn) as owner,
+            pooled(database.query_dsn) as observer,
+            replica(behind, poll_interval_s=0.1),
+        ):
+            await insert(owner, story.tell(20))
+            await caught_up(observer)
+            proxy.refuses = True
+            proxy.cut()
+            await insert(owner, story.tell(20))
+            tried = proxy.accepted + 10
+            await eventually(lambda: proxy.accepted >= tried)
+            proxy.refuses = False
+            await caught_up(observer)
+            await assert_views_equal_fold(observer)

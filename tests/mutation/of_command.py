@@ -20,8 +20,8 @@ MUTANTS = (
         "F13",
         "a decision that lost a race is not made again",
         _DECIDE,
-        "for _ in range(MAX_ATTEMPTS):",
-        "for _ in range(1):",
+        "MAX_ATTEMPTS = 20\nTRIES_A_TURN = 5\n",
+        "MAX_ATTEMPTS = 1\nTRIES_A_TURN = 1\n",
         (f"{_RACES}::test_f13a_a_change_on_stale_state_is_decided_again_too",),
     ),
     Mutant(

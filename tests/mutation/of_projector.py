@@ -23,7 +23,7 @@ MUTANTS = (
         _FOLLOWER,
         "            except PASSING as error:\n",
         "            except ZeroDivisionError as error:\n",
-        ("integration/test_projector_faults.py::test_a_replica_outlives_the_loss_of_all_its_connections",),
+        ("integration/test_projector_faults.py::test_f8_a_replica_outlives_a_database_that_is_away",),
     ),
     Mutant(
         "F16",
