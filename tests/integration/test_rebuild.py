@@ -13,7 +13,7 @@ from keelson.projector import rebuild as rebuilding
 from keelson.projector.batch import Batch
 from keelson.projector.checkpoints import read_checkpoint
 from keelson.projector.leases import Leases
-from keelson.projector.pages import read_batch
+from keelson.projector.pages import read_batch, read_through
 from keelson.projector.rebuild import Options, RebuildError, lease_of, rebuild
 from keelson.projector.status import complaints
 from keelson.projector.verify import verify
@@ -172,6 +172,26 @@ async def test_f23_a_swap_holds_the_checkpoint_while_it_reads_the_rest(
         await rebuild(TENANCY, pool, leases_of(pool), lambda _: None, SMALL)
         assert refused
         await assert_views_equal_fold(pool, {"tenancy": TENANCY})
+
+
+async def test_f23_what_comes_just_before_the_swap_is_in_the_new_tables(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events arrive each time that the rebuild believes it has caught up: the last ones are the swap's own to apply."""
+    story, activity = Story(seed=12, first=2), PROJECTIONS["activity"]  # of which each event makes a row
+
+    async def read_as_more_comes(*arguments: Any) -> int:
+        position = await read_through(*arguments)
+        async with connected(database.owner_dsn) as owner:
+            await insert(owner, story.tell(5))
+        return position
+
+    monkeypatch.setattr(rebuilding, "read_through", read_as_more_comes)
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, story.tell(20))
+        position = await rebuild(activity, pool, leases_of(pool), lambda _: None, SMALL)
+        assert position == (await read_batch(pool, 0, 1)).head
+        await assert_views_equal_fold(pool, {"activity": activity})
 
 
 async def test_f23_a_swap_keeps_readers_waiting_only_so_long(database: Database) -> None:

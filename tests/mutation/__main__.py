@@ -18,6 +18,8 @@ from mutation.table import MUTANTS
 from mutation.trial import Verdict, attempt, prepare
 from support.database import binaries_for_tests, reachable_folder
 
+# A trial waits half of its time.
+_JOBS = 1 + (os.cpu_count() or 1)
 # The end of what pytest printed.
 SHOWN_LINES = 30
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         # Found, and copied where need be, once for all trials.
         os.environ["KEELSON_TEST_POSTGRES_BIN"] = str(binaries_for_tests(folder))
         sound = Copy(folder)
-        wrong = prepare(sound, chosen)
+        wrong = prepare(sound, chosen, asked.jobs)
         if wrong is not None:
             _say(f"without any mutant, the tests should pass:\n{_end_of(wrong)}")
             return 1
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
     parser.add_argument("numbers", nargs="*", metavar="F", help="only these failures, such as F9 F35; by default all")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants that are tried side by side")
+    parser.add_argument("--jobs", type=int, default=_JOBS, help="mutants that are tried side by side")
     return parser.parse_args(arguments)
 
 

@@ -18,8 +18,8 @@ class Copy:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.root = folder / "tree"
-        self.temporary = folder / "temporary"
         self._environment = folder / "environment"
 
     @property

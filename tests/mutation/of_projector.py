@@ -79,7 +79,7 @@ MUTANTS = (
         _REBUILD,
         "            await self._write(connection, rest)\n",
         "",
-        ("integration/test_rebuild.py::test_f23_readers_see_no_gap_while_events_arrive",),
+        ("integration/test_rebuild.py::test_f23_what_comes_just_before_the_swap_is_in_the_new_tables",),
     ),
     Mutant(
         "F23",

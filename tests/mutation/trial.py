@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,9 +15,10 @@ from mutation.copies import Copy
 from mutation.mutant import Mutant, MutantError
 from mutation.witness import Seen
 
-# What a test may take on a mutant, which may hang; and what a whole trial may.
+# What a test may take on a mutant, which may hang; what a whole trial may, and all tests before.
 TEST_TIMEOUT_S = 20
 TRIAL_TIMEOUT_S = 180
+PREPARATION_TIMEOUT_S = 1200
 
 # A test that fails so has found a mistake in the table, not the bug.
 MISTAKES = frozenset({"ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "UnboundLocalError"})
@@ -48,9 +50,15 @@ class Run(NamedTuple):
 
 
 def run_tests(copy: Copy, ids: Iterable[str], timeout_s: float) -> Run:
-    """Run tests in a copy."""
-    witness = copy.root.parent / "witness"
-    options = [f"--witness={witness}", f"--basetemp={copy.temporary}", f"--timeout={TEST_TIMEOUT_S}", "--tb=short"]
+    """Run tests in a copy; several at a time may."""
+    folder = Path(tempfile.mkdtemp(dir=copy.folder))
+    witness = folder / "witness"
+    options = [
+        f"--witness={witness}",
+        f"--basetemp={folder / 'temporary'}",
+        f"--timeout={TEST_TIMEOUT_S}",
+        "--tb=short",
+    ]
     try:
         done = subprocess.run(  # noqa: S603 - our own tests
             [str(copy.python), "-m", "pytest", *_OPTIONS, *options, *ids],
@@ -68,11 +76,17 @@ def run_tests(copy: Copy, ids: Iterable[str], timeout_s: float) -> Run:
     return Run(done.returncode, done.stdout + done.stderr, [msgspec.json.decode(line, type=Seen) for line in lines])
 
 
-def prepare(copy: Copy, mutants: Iterable[Mutant]) -> str | None:
-    """Run all tests of the mutants on code without any bug; give what is wrong if they do not all pass."""
+def prepare(copy: Copy, mutants: Iterable[Mutant], jobs: int) -> str | None:
+    """Run all tests of the mutants on code without any bug; give what is wrong if they do not all pass.
+
+    As many at a time as mutants will be tried: a test that fails by that alone is found here.
+    """
     copy.make()
-    run = run_tests(copy, sorted({test for mutant in mutants for test in mutant.ids}), timeout_s=1800)
-    return None if run.code == _TESTED else run.output
+    ids = sorted({test for mutant in mutants for test in mutant.ids})
+    parts = [ids[number::jobs] for number in range(min(jobs, len(ids)))]
+    with ThreadPoolExecutor(jobs) as threads:
+        runs = list(threads.map(lambda part: run_tests(copy, part, PREPARATION_TIMEOUT_S), parts))
+    return next((run.output for run in runs if run.code != _TESTED), None)
 
 
 def attempt(mutant: Mutant, sound: Copy) -> Verdict:
