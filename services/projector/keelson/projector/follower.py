@@ -19,10 +19,6 @@ from keelson.projector.leases import Leases
 from keelson.projector.pages import Pages
 from keelson.views import Projection
 
-# A projection that has caught up rests as long as it worked, but no longer than this: what comes meanwhile makes one
-# page, and most of what a small page costs is its round trips. Without it, projectors took more of two cores than the
-# commands that they followed.
-LONGEST_REST_S = 0.02
 # How long the rate of events remembers, in seconds.
 RATE_MEMORY_S = 10.0
 
@@ -96,12 +92,9 @@ class Follower:
             place = self._place or await self._find_place()
             if place is None:
                 return
-            began_at = time.monotonic()
             batch = await self._pages.read(place.position)
             if batch.envelopes:
                 await self._apply(place, batch)
-                if batch.is_last:
-                    await asyncio.sleep(min(time.monotonic() - began_at, LONGEST_REST_S))
             if self._place is None or self._pages.is_end(batch):
                 return
         self._place = None

@@ -16,6 +16,10 @@ from keelson.projector.batch import Batch
 # How far projections can drift apart and still share what was read: a fast one never waits for a slow one.
 KEPT_EVENTS = 20_000
 KEPT_BATCHES = 64
+# How often the end of the log is read at most: what comes in between makes one page for all projections, and round
+# trips are most of what a small page costs. It is short beside what a row may take to its view, and the first event
+# after a pause does not wait.
+TAIL_INTERVAL_S = 0.01
 # And for how long: much shorter than any restore takes, after which what was read may never have been.
 KEPT_S = 2.0
 
@@ -73,6 +77,7 @@ class Pages:
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._head = 0
         self._hearing = 0
+        self._tail_read_at = 0.0
         self.reads = 0
 
     def hear(self) -> None:
@@ -103,6 +108,8 @@ class Pages:
         return self._kept_events > KEPT_EVENTS or len(self._kept) > KEPT_BATCHES
 
     async def _read(self, after: int) -> Batch:
+        if after >= self._head:
+            await self._await_turn()
         lagging = self._head - after > self._page_size
         self.reads += 1
         hearing = self._hearing
@@ -115,3 +122,9 @@ class Pages:
             self._kept.appendleft((time.monotonic(), batch))
             self._kept_events += len(batch.envelopes)
         return batch
+
+    async def _await_turn(self) -> None:
+        early_s = self._tail_read_at + TAIL_INTERVAL_S - time.monotonic()
+        if early_s > 0:
+            await asyncio.sleep(early_s)
+        self._tail_read_at = time.monotonic()
