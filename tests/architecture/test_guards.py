@@ -13,7 +13,7 @@ from support.repository import ROOT, source_files
 # Order and durability, retries, the projector, resources and bad input; what comes with failover, streams, agents and
 # tenants comes later.
 GUARDED = [
-    *(f"F{n}" for n in range(1, 26) if n != 10),
+    *(f"F{n}" for n in range(1, 26)),
     "F13a",
     "F14a",
     "F33",

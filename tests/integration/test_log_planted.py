@@ -6,6 +6,7 @@ A check is a function of a database. It passes on the log as it is, and must fai
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import count
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,10 +17,11 @@ from keelson.events.base import ClaimChange, Release, Take
 from keelson.events.ids import Position
 from keelson.log.append import Appender, AppendUnavailableError
 from keelson.log.claims import rebuild_claims, verify_claims
+from keelson.log.database import Connection
 from keelson.log.decision import Done, KeyTaken, Limit, Moved, OverLimit, Replayed, TakenKey
 from keelson.log.group import Group
 from keelson.log.listen import Listener
-from keelson.log.read import read_page
+from keelson.log.read import Filter, read_filtered, read_page
 from keelson.log.tail import LOG_CHANNEL, Tail
 from support.database import Database
 from support.decisions import PROJECT, an_app, an_event, decide, made_id
@@ -270,6 +272,39 @@ async def test_f3_head_and_page_are_of_one_snapshot(database: Database) -> None:
             pages += 1
         assert pages > 1
         await writing
+
+
+class BusyLog:
+    """Reads a log that grows after each statement, before the reader can make another."""
+
+    def __init__(self, connection: Connection, appender: Appender, epoch: str) -> None:
+        self._connection = connection
+        self._appender = appender
+        self._epoch = epoch
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        """Run one statement."""
+        rows = await self._connection.fetch(query, *arguments)
+        await append(self._appender, decide(self._epoch, an_app()))
+        return rows
+
+    async def fetchrow(self, query: str, *arguments: Any) -> Any:
+        """Give the first row, which there always is."""
+        return (await self.fetch(query, *arguments))[0]
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        """Give the first column of it."""
+        return (await self.fetchrow(query, *arguments))[0]
+
+
+async def test_f3_a_page_is_one_statement_with_its_head(database: Database) -> None:
+    async with appending(database.command_dsn) as (appender, epoch), connected(database.projector_dsn) as connection:
+        log = BusyLog(connection, appender, epoch)
+        for _ in range(3):
+            page = await read_page(log, Position(0), 1000)
+            assert page.envelopes[-1].position == page.head
+            filtered = await read_filtered(log, Position(0), 1000, Filter())
+            assert filtered.envelopes[-1].position == filtered.head == page.head + 1
 
 
 async def test_a_page_says_the_epoch_of_its_head(database: Database) -> None:

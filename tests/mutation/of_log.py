@@ -34,7 +34,7 @@ MUTANTS = (
         _READ,
         'return Page(envelopes, rows[0]["head"], rows[0]["epoch"])',
         'return Page(envelopes, (await read_head(db)).position, rows[0]["epoch"])',
-        ("integration/test_log_planted.py::test_f3_head_and_page_are_of_one_snapshot",),
+        ("integration/test_log_planted.py::test_f3_a_page_is_one_statement_with_its_head",),
     ),
     Mutant(
         "F4",
@@ -134,6 +134,14 @@ MUTANTS = (
         "            if not self._replicated:\n",
         "            if False:\n",
         (f"{_FAULTS}::test_f9_a_cancelled_wait_for_the_standby_is_no_success",),
+    ),
+    Mutant(
+        "F10",
+        "a disk that is full is a defect of ours",
+        _DATABASE,
+        "    asyncpg.InsufficientResourcesError,\n",
+        "",
+        ("system/test_disk_full.py::test_f10_while_data_files_cannot_grow_writes_get_503_and_reads_go_on",),
     ),
     Mutant(
         "F11",
