@@ -23,7 +23,7 @@ from keelson.log.group import Group
 from keelson.log.read import Page, read_head, read_page
 from keelson.log.tail import LOG_CHANNEL
 from support.database import Cluster
-from support.interleaving import Gated, Process, Stage, staged
+from support.interleaving import BOUNDED, Gated, Process, Stage, staged
 from support.log import append_group, plant, read_epoch
 from support.log_model import STEPS, Free, Model, Step, assert_same
 
@@ -270,7 +270,7 @@ def _logging(
     with staged(cluster) as stage:
         if planted:
             stage.run(plant(stage.database.admin_dsn, "append_v1", *planted))
-        listener = stage.run(connect(stage.database.projector_dsn, application_name="keelson-tests"))
+        listener = stage.run(connect(stage.database.projector_dsn, **BOUNDED))
         log = Log(stage, listener, read, before_each)
         stage.run(listener.add_listener(LOG_CHANNEL, log.hear))
         try:

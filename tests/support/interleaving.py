@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from keelson.log.database import Connection, Pool
+from keelson.log.database import Connection, Pool, connect
 from support.database import Cluster, Database
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ T = TypeVar("T")
 _FOREVER_S = 1e9
 # What is written here need not outlive the server.
 _SETTINGS = {"application_name": "keelson-tests", "synchronous_commit": "off"}
+
+# What is not a process's waits for none of them: time stands still here, so that only the server can end such a wait.
+BOUNDED = {**_SETTINGS, "statement_timeout": "20000"}
 
 _END = "SELECT pg_terminate_backend(pid, 5000) FROM unnest($1::int[]) AS pid"
 _COUNT_BLOCKED = "SELECT count(*) FROM unnest($1::int[]) AS pid WHERE pg_blocking_pids(pid) <> '{}'"
@@ -103,6 +106,8 @@ class Process:
 
     async def connect(self, *args: Any, **options: Any) -> Gated:
         """Open a connection; by itself, or for a pool."""
+        if self._is_dead:
+            raise asyncio.CancelledError
         self._opening += 1
         try:
             args, options = (
@@ -143,6 +148,12 @@ class Process:
         assert self._task is not None
         task, self._task = self._task, None
         return task.result()
+
+    def failure(self) -> BaseException | None:
+        """Give what ended its work; None if that is not over, ended well, or was cancelled."""
+        if self._task is None or not self._task.done() or self._task.cancelled():
+            return None
+        return self._task.exception()
 
     @property
     def waiting(self) -> Sequence[str]:
@@ -201,12 +212,11 @@ class Process:
             each.terminate()
         return pids
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Run nothing any more: what is still to be cleaned up can reach nobody."""
         self._is_dead = True
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def _keep_session(_connection: object) -> None:
@@ -277,9 +287,11 @@ class Stage:
     async def kill(self, process: Process) -> None:
         """End a process as kill -9 would."""
         pids = process.drop_connections()
-        await process.end()
-        self._processes.remove(process)
+        process.end()
         await self._end(pids)
+        assert process.is_over, "a process that was cancelled goes on"
+        process.failure()  # is nobody's any more
+        self._processes.remove(process)
 
     async def clear(self) -> None:
         """Kill everybody."""
@@ -297,7 +309,7 @@ def staged(cluster: Cluster) -> Iterator[Stage]:
     with asyncio.Runner(loop_factory=StillClock) as runner:
         lent = cluster.fresh_database()
         database = runner.run(lent.__aenter__())
-        admin = runner.run(asyncpg.connect(database.admin_dsn, server_settings=_SETTINGS))
+        admin = runner.run(connect(database.admin_dsn, **BOUNDED))
         stage = Stage(runner, database, admin)
         try:
             yield stage
