@@ -15,8 +15,9 @@ from mutation.copies import Copy
 from mutation.mutant import Mutant, MutantError
 from mutation.witness import Seen
 
-# What a test may take on a mutant, which may hang; what a whole trial may, and all tests before.
-TEST_TIMEOUT_S = 20
+# What a test may take on a mutant, which may hang; what a whole trial may, and all tests before. No test takes a fifth
+# of it on a quiet machine: one that is merely slow must not be taken for one that has found the bug.
+TEST_TIMEOUT_S = 40
 TRIAL_TIMEOUT_S = 180
 PREPARATION_TIMEOUT_S = 1200
 
@@ -86,7 +87,12 @@ def prepare(copy: Copy, mutants: Iterable[Mutant], jobs: int) -> str | None:
     parts = [ids[number::jobs] for number in range(min(jobs, len(ids)))]
     with ThreadPoolExecutor(jobs) as threads:
         runs = list(threads.map(lambda part: run_tests(copy, part, PREPARATION_TIMEOUT_S), parts))
-    return next((run.output for run in runs if run.code != _TESTED), None)
+    return next((_say_what_failed(run) for run in runs if run.code != _TESTED), None)
+
+
+def _say_what_failed(run: Run) -> str:
+    failed = [f"{each.test}: {each.phase}: {', '.join(each.errors)}" for each in run.seen if each.errors]
+    return "\n".join([run.output, f"pytest ended with {run.code}", *failed])
 
 
 def attempt(mutant: Mutant, sound: Copy) -> Verdict:
