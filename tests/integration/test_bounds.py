@@ -20,7 +20,7 @@ from keelson.log.decision import Done
 from keelson.projector.pages import LogGapError, read_batch
 from support.database import Database, running_server
 from support.decisions import an_app, decide
-from support.log import PATIENCE_S, append, appending, assert_sound, connected, waits_for_lock
+from support.log import PATIENCE_S, append, appending, assert_sound, connected, plant, waits_for_lock
 from support.proxy import proxied
 from support.story import Story, insert
 from support.waiting import eventually, free_port
@@ -169,6 +169,24 @@ async def test_f5_a_session_that_stops_within_a_transaction_frees_its_locks(data
                 await lock_head(other)
                 freed = True
     assert freed
+
+
+# F10: the disk is full. tests/system/test_disk_full.py fills one; this is what the server says then.
+
+LOCK = "SELECT * INTO STRICT h FROM log.head FOR UPDATE;"
+FULL = f"{LOCK} RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full';"
+
+
+async def test_f10_what_a_full_disk_refuses_is_tried_again(database: Database) -> None:
+    with capture_logs() as logged:
+        async with appending(database.command_dsn) as (appender, epoch), connected(database.admin_dsn) as admin:
+            await plant(database.admin_dsn, "append_v1", (LOCK, FULL))
+            waiting = asyncio.create_task(appender.append(decide(epoch, an_app()), PATIENCE_S))
+            await eventually(lambda: [each for each in logged if each["event"] == "append_interrupted"])
+            await plant(database.admin_dsn, "append_v1", (FULL, LOCK))
+            assert isinstance(await waiting, Done)
+            assert len(await assert_sound(admin)) == 2
+    assert {each["error"] for each in logged} == {"DiskFullError"}
 
 
 # F39: the pool is used up, the server too slow or silent.

@@ -141,7 +141,7 @@ MUTANTS = (
         _DATABASE,
         "    asyncpg.InsufficientResourcesError,\n",
         "",
-        ("system/test_disk_full.py::test_f10_while_data_files_cannot_grow_writes_get_503_and_reads_go_on",),
+        (f"{_BOUNDS}::test_f10_what_a_full_disk_refuses_is_tried_again",),
     ),
     Mutant(
         "F11",
