@@ -29,6 +29,10 @@ AGGREGATES, SCOPES, KEYS = 3, 2, 3
 _small = st.integers(0, 2)
 
 
+# Who holds a key of a scope, and what it counts.
+Claims = dict[tuple[str, str], tuple[AggregateId, int]]
+
+
 class Free(NamedTuple):
     """An aggregate lets go of a scope."""
 
@@ -73,20 +77,22 @@ class Model:
         self.position = position
         self.events: list[tuple[str, int, str]] = []
         self.seqs: dict[AggregateId, int] = {}
-        self.claims: dict[tuple[str, str], tuple[AggregateId, int]] = {}
+        self.claims: Claims = {}
         self.versions: dict[str, int] = {}
         self.answers: dict[tuple[str, ...], tuple[bytes, Replayed]] = {}
 
     def append(self, decisions: list[Decision], changes: list[list[Free | TakenKey]]) -> list[Outcome]:
         """Append a group; the version of a scope rises once for all of it."""
         changed: set[str] = set()
-        head = self.position
-        outcomes = [self._append_one(*each, head, changed) for each in zip(decisions, changes, strict=True)]
+        head, before = self.position, self.claims
+        outcomes = [self._append_one(*each, head, before, changed) for each in zip(decisions, changes, strict=True)]
         for scope in changed:
             self.versions[scope] = self.versions.get(scope, 0) + 1
         return outcomes
 
-    def _append_one(self, decision: Decision, changes: list[Free | TakenKey], head: int, changed: set[str]) -> Outcome:
+    def _append_one(
+        self, decision: Decision, changes: list[Free | TakenKey], head: int, before: Claims, changed: set[str]
+    ) -> Outcome:
         if decision.key in self.answers:
             request_hash, replayed = self.answers[decision.key]
             return replayed if request_hash == decision.request_hash else KeyReused()
@@ -94,8 +100,9 @@ class Model:
             return Moved()
         claims = dict(self.claims)
         own: set[tuple[str, str]] = set()
+        freed: set[Free] = set()
         for change in changes:
-            refusal = _change(claims, change, own)
+            refusal = _taken_before(before, change, freed) or _change(claims, change, own)
             if refusal is not None:
                 return refusal
         for limit in decision.limits:
@@ -115,7 +122,7 @@ class Model:
             or any(self.claims.get(each, (None, 0))[0] != holder for each, holder in reads.keys.items())
         )
 
-    def _held(self, claims: dict[tuple[str, str], tuple[AggregateId, int]], scope: str) -> tuple[int, int]:
+    def _held(self, claims: Claims, scope: str) -> tuple[int, int]:
         amounts = [amount for (each, _), (_, amount) in claims.items() if each == scope]
         return len(amounts), sum(amounts)
 
@@ -136,12 +143,14 @@ class Model:
         scopes = [f"{self.prefix}-{each}" for each in range(SCOPES)]
         wrong = [int(step.stale == kind) for kind in (1, 2, 3)]
         read = {each: self.seqs.get(each, 0) + wrong[0] for each in aggregates}
+        changes = list(self._changes(step, aggregates, scopes))
         seqs = dict(read)
         events = []
-        for each in step.writes:
-            seqs[aggregates[each]] = seq = seqs[aggregates[each]] + 1
-            events.append(an_event(aggregates[each], seq, OrgRenamed(name=str(number))))
-        changes = list(self._changes(step, aggregates, scopes))
+        # Claims change with an event of whoever holds them.
+        holders = {change.aggregate_id for change in changes}
+        for each in [*(aggregates[each] for each in step.writes), *sorted(holders)]:
+            seqs[each] = seq = seqs[each] + 1
+            events.append(an_event(each, seq, OrgRenamed(name=str(number))))
         places = [(scopes[scope], str(key)) for scope, key in step.keys]
         decision = decide(
             self.epoch,
@@ -154,7 +163,9 @@ class Model:
             request_hash=b"another" if not step.request else b"hash",
             answer=f"{number}",
         )
-        decision.freed = [FreedScope(*each, at) for at, each in enumerate(changes) if isinstance(each, Free)]
+        # Of what a decision frees twice, the transaction remembers the first: the append counts each as often as named.
+        freed = {each: FreedScope(*each, at) for at, each in reversed([*enumerate(changes)]) if isinstance(each, Free)}
+        decision.freed = list(freed.values())
         decision.taken = [
             each._replace(at=at, kept=Free(each.scope, each.aggregate_id) not in changes[at + 1 :])
             for at, each in enumerate(changes)
@@ -175,9 +186,18 @@ class Model:
                 yield TakenKey(scope, key, aggregate_id, amount)
 
 
-def _change(
-    claims: dict[tuple[str, str], tuple[AggregateId, int]], change: Free | TakenKey, own: set[tuple[str, str]]
-) -> KeyTaken | None:
+def _taken_before(before: Claims, change: Free | TakenKey, freed: set[Free]) -> KeyTaken | None:
+    """Refuse a key that was held before the group, unless its decision has freed it; others of the group cannot."""
+    if isinstance(change, Free):
+        freed.add(change)
+        return None
+    holder, _ = before.get((change.scope, change.key), (None, 0))
+    if holder is None or Free(change.scope, holder) in freed:
+        return None
+    return KeyTaken(change.scope, change.key, holder)
+
+
+def _change(claims: Claims, change: Free | TakenKey, own: set[tuple[str, str]]) -> KeyTaken | None:
     """Make a change; `own` are the places that the decision has taken so far."""
     if isinstance(change, Free):
         for place in [place for place, claim in claims.items() if (place[0], claim[0]) == change]:
