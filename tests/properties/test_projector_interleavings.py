@@ -6,6 +6,7 @@ lost, connections break, replies to what was done get lost, and processes die.
 """
 
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,27 +15,26 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from keelson.events import REGISTRY
+from keelson.log.database import Database, Pool
 from keelson.projector import checkpoints, pages, rebuild
 from keelson.projector.applier import Applier
+from keelson.projector.batch import Batch
 from keelson.projector.folding import Folded
 from keelson.projector.writer import write_rows
 from support.database import Cluster
 from support.interleaving import Process
 from support.projector_stage import POLL_INTERVAL_S, PROJECTIONS, REPLICAS, ProjectorStage, projector_staged
 
-# A process that was killed closes nothing.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed connection <support.interleaving:ResourceWarning")
-
 # How many times as many examples as usual.
 TIMES = int(os.environ.get("KEELSON_TEST_TIMES", "1"))
 
-# Where it matters who comes first: a page read, rows written but not committed, a checkpoint about to move.
-PLACES = [
-    *("COMMIT", "-- Gives the events after", "-- Moves a checkpoint"),
-    *("-- Gives a projection's position and keeps", "-- Puts a projection where"),
-]
+# Where it matters who comes first: in a swap, the checkpoint about to be locked, and about to be replaced; else a page
+# read, rows written but not committed, a checkpoint about to move.
+SWAP_PLACES = ["-- Gives a projection's position and keeps", "-- Puts a projection where"]
+PLACES = ["COMMIT", "-- Gives the events after", "-- Moves a checkpoint", *SWAP_PLACES]
 # More statements than any page, or any rebuild's way to its swap, takes.
-STRETCH = 60
+STRETCH = 90
 # How many steps an example has.
 STEPS = 20
 
@@ -82,20 +82,24 @@ class Interleavings(RuleBasedStateMachine):
         """Let a process freeze in such a place, and all the others go on as far as they can, with one event more."""
         self._do(self._overtake(self._process(who), place, lapse=lapse))
 
-    async def _overtake(self, frozen: Process, place: str, *, lapse: bool) -> None:
+    async def _overtake(self, frozen: Process, place: str, *, lapse: bool = False) -> None:
         await self._go_until(frozen, place)
-        await self._projector.append([0])
         if lapse:
             await self._projector.lapse()
-        await self._stage.pass_time(POLL_INTERVAL_S)
+        await self._give_work()
         for process in self._projector.processes:
             if process is not frozen:
                 await self._go_on(process, 0, STRETCH)
 
+    async def _give_work(self) -> None:
+        await self._projector.append([0])
+        await self._stage.pass_time(POLL_INTERVAL_S)
+
     async def _go_until(self, process: Process, place: str) -> None:
+        await self._give_work()
         for _ in range(STRETCH):
             await self._go_on(process, 0, 1)
-            if any(statement.startswith(place) for statement in process.waiting):
+            if _find(process, place) is not None:
                 return
 
     async def _go_on(self, process: Process, pick: int, statements: int, *, lose_reply: bool = False) -> None:
@@ -123,24 +127,35 @@ class Interleavings(RuleBasedStateMachine):
         await self._projector.lapse()
         await self._stage.pass_time(POLL_INTERVAL_S)
 
-    @rule(name=st.sampled_from(sorted(PROJECTIONS)))
-    def start_rebuild(self, name: str) -> None:
-        """Begin a rebuild."""
-        self._do(self._projector.start_rebuild(name))
+    @rule(name=st.sampled_from(sorted(PROJECTIONS)), place=st.sampled_from(["", *SWAP_PLACES]), lapse=st.booleans())
+    def start_rebuild(self, name: str, place: str, *, lapse: bool) -> None:
+        """Begin a rebuild, which takes over from another if leases lapse; and let it be overtaken in such a place."""
+        self._do(self._start_rebuild(name, place, lapse=lapse))
 
-    @rule(who=_whose, how=st.sampled_from(["crash", "cut", "lose reply", "time out"]), pick=_picks)
-    def go_wrong(self, who: int, how: str, pick: int) -> None:
-        """Let something befall a process."""
-        process = self._process(who)
+    async def _start_rebuild(self, name: str, place: str, *, lapse: bool) -> None:
+        if lapse:
+            await self._projector.lapse()
+        await self._projector.start_rebuild(name)
+        if place:
+            await self._overtake(self._projector.rebuilds[-1], place)
+
+    @rule(who=_whose, place=st.sampled_from(["", *PLACES]), how=st.sampled_from(["crash", "cut", "lose reply", "wait"]))
+    def go_wrong(self, who: int, place: str, how: str) -> None:
+        """Let something befall a process: where it is, or in such a place."""
+        self._do(self._go_wrong(self._process(who), place, how))
+
+    async def _go_wrong(self, process: Process, place: str, how: str) -> None:
+        if place:
+            await self._go_until(process, place)
         match how:
             case "crash":
-                self._do(self._projector.crash(process))
+                await self._projector.crash(process)
             case "cut":
-                self._do(self._stage.cut(process))
+                await self._stage.cut(process)
             case "lose reply":
-                self._do(self._go_on(process, pick, 1, lose_reply=True))
+                await self._go_on(process, _find(process, place) or 0, 1, lose_reply=True)
             case _:
-                self._do(self._stage.time_out(process))
+                await self._stage.time_out(process)
 
     def teardown(self) -> None:
         """Let all settle, if all went well so far."""
@@ -149,6 +164,11 @@ class Interleavings(RuleBasedStateMachine):
                 self._do(self._projector.settle_all())
         finally:
             self._stage.run(self._projector.end())
+
+
+def _find(process: Process, place: str) -> int | None:
+    """Give which of the statements that wait to be let through is such a place."""
+    return next((index for index, statement in enumerate(process.waiting) if statement.startswith(place)), None)
 
 
 def _run(cluster: Cluster, *, poll_interval_s: float = POLL_INTERVAL_S, **options: Any) -> None:
@@ -183,14 +203,63 @@ def write_the_checkpoint_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Applier, "_write", write)
 
 
+def write_again_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant: what got no reply is written again from where the checkpoint is by then, so that it counts twice."""
+    original = Applier._write
+
+    async def write(self: Applier, folded: Folded, rate: float) -> None:
+        try:
+            await original(self, folded, rate)
+        except ConnectionError:
+            async with self._pool.acquire() as connection, connection.transaction():
+                checkpoint = await checkpoints.read_checkpoint(connection, self._projection.name)
+                at = checkpoint.position if checkpoint else 0
+                await checkpoints.move(connection, self._projection, at, at + len(folded.batch.envelopes), rate)
+                await write_rows(connection, folded.fold)
+
+    monkeypatch.setattr(Applier, "_write", write)
+
+
 def _plant_sql(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, old: str, new: str) -> None:
     statement = vars(module)[name]
     assert old in statement, f"{name} no longer says {old!r}: plant the bug anew"
     monkeypatch.setattr(module, name, statement.replace(old, new))
 
 
-def test_planted_f16_a_checkpoint_written_apart_is_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_the_checkpoint_apart(monkeypatch)
+def set_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant F17: whoever comes moves the checkpoint, wherever it is by then."""
+    _plant_sql(monkeypatch, checkpoints, "_MOVE", "position = $3\n", "$3::bigint IS NOT NULL\n")
+
+
+def swap_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant F23: the checkpoint may move between what the swap reads and the swap."""
+    _plant_sql(monkeypatch, rebuild, "_LOCK_CHECKPOINT", " FOR UPDATE", "")
+
+
+def swap_without_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant F23: what came since the last page is not applied before the swap."""
+
+    async def read(db: Database, after: int, limit: int) -> Batch:
+        return await pages.read_batch(db, after, limit) if isinstance(db, Pool) else Batch(after, [], after, REGISTRY)
+
+    monkeypatch.setattr(rebuild, "read_batch", read)
+
+
+PLANTED = {
+    "f16_checkpoint_apart": write_the_checkpoint_apart,
+    "f17_no_compare": set_without_comparing,
+    "counted_twice": write_again_where_it_is,
+    "f23_no_lock": swap_without_the_lock,
+    "f23_no_rest": swap_without_the_rest,
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
+def test_planted_bugs_of_the_projector_are_found(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    plant(monkeypatch)
+
     with pytest.raises(AssertionError):
         _run(cluster, max_examples=200, phases=[Phase.generate], derandomize=True)
 
