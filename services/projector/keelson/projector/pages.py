@@ -16,12 +16,12 @@ from keelson.projector.batch import Batch
 # How far projections can drift apart and still share what was read: a fast one never waits for a slow one.
 KEPT_EVENTS = 20_000
 KEPT_BATCHES = 64
+# And for how long: much shorter than any restore takes, after which what was read may never have been.
+KEPT_S = 2.0
 # How often the end of the log is read at most: what comes in between makes one page for all projections, and round
 # trips are most of what a small page costs. It is short beside what a row may take to its view, and the first event
 # after a pause does not wait.
 TAIL_INTERVAL_S = 0.01
-# And for how long: much shorter than any restore takes, after which what was read may never have been.
-KEPT_S = 2.0
 
 
 class LogGapError(Exception):
