@@ -7,6 +7,7 @@ import pytest
 
 from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL
+from keelson.projector.pages import LONGEST_REST_S, SHORTEST_REST_S, rest_after
 from keelson.projector.runner import Runner
 from keelson.service.checkpoints import CHANNEL
 from support.database import Database
@@ -98,6 +99,31 @@ async def test_f22_a_storm_of_notifications_is_one_wake_up(database: Database) -
 
         assert runner.pages.reads - before < 200
         await eventually(lambda: is_quiet(runner))
+
+
+async def test_the_end_of_the_log_rests_so_that_small_pages_become_larger_ones(database: Database) -> None:
+    story = Story(seed=28, first=2)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, poll_interval_s=NEVER_S) as runner,
+    ):
+        await insert(owner, story.tell(1))
+        await caught_up(pool)
+        before, began_at, events = runner.pages.reads, time.monotonic(), 0
+        while time.monotonic() < began_at + 1:
+            told = story.tell(1)
+            await insert(owner, told)
+            events += len(told)
+        reads = runner.pages.reads - before
+        assert reads <= (time.monotonic() - began_at) / SHORTEST_REST_S + 2
+        assert reads < events
+        await caught_up(pool)
+
+
+@pytest.mark.parametrize(("events", "rest_s"), [(0, SHORTEST_REST_S), (20, 0.01), (1000, LONGEST_REST_S)])
+def test_the_more_comes_at_once_the_longer_the_rest(events: int, rest_s: float) -> None:
+    assert rest_after(events) == pytest.approx(rest_s)
 
 
 async def is_quiet(runner: Runner) -> bool:

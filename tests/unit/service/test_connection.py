@@ -1,8 +1,10 @@
-"""What is wrong with the head of a request, and what is not."""
+"""What is wrong with the head of a request, and what is not; and how an answer leaves."""
+
+import asyncio
 
 import pytest
 
-from keelson.service.connection import MAX_HEADER_BYTES, MAX_HEADERS, fault_of
+from keelson.service.connection import MAX_HEADER_BYTES, MAX_HEADERS, AnswerTransport, fault_of
 
 HOST = (b"host", b"sample")
 CHUNKED = (b"transfer-encoding", b"chunked")
@@ -39,3 +41,59 @@ def test_a_head_at_fault(version: str, headers: list[tuple[bytes, bytes]], code:
     fault = fault_of(version, b"/", headers)
     assert fault is not None
     assert fault.code == code
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep it."""
+        assert not self.closed
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.closed
+
+    def close(self) -> None:
+        """Take no more."""
+        self.closed = True
+
+
+async def test_an_answer_leaves_in_one_piece() -> None:
+    wire = Wire()
+    answer = AnswerTransport(wire, asyncio.get_running_loop())
+    answer.write(b"head ")
+    answer.write(b"body")
+    assert wire.written == [b"head body"]
+    answer.write(b"more")
+    await asyncio.sleep(0)
+    assert wire.written == [b"head body", b"more"]
+
+
+async def test_a_head_without_a_body_yet_leaves_by_itself() -> None:
+    wire = Wire()
+    answer = AnswerTransport(wire, asyncio.get_running_loop())
+    answer.write(b"head ")
+    assert not wire.written
+    await asyncio.sleep(0)
+    assert wire.written == [b"head "]
+    answer.write(b"body")
+    assert wire.written == [b"head ", b"body"]
+
+
+async def test_what_was_kept_is_written_before_the_end() -> None:
+    wire = Wire()
+    answer = AnswerTransport(wire, asyncio.get_running_loop())
+    answer.write(b"head ")
+    assert not answer.is_closing()
+    answer.close()
+    assert wire.written == [b"head "]
+    assert answer.is_closing()
+    await asyncio.sleep(0)
+    assert wire.written == [b"head "]

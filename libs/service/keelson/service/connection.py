@@ -38,6 +38,48 @@ class _RefusedError(Exception):
     """Stops the parser; the connection knows why."""
 
 
+class AnswerTransport:
+    """What one request's answer is written to: its head leaves together with the first part of its body.
+
+    uvicorn writes the two apart, which costs a system call here and wakes the client twice. A head of which no body
+    follows at once leaves by itself in the next turn of the loop: a stream's client waits for nothing.
+    """
+
+    __slots__ = ("_head", "_is_begun", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self._is_begun = False
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep for a moment if nothing was written yet."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif not self._is_begun:
+            self._is_begun = True
+            self._head = data
+            self._loop.call_soon(self.flush)
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Write what was kept."""
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Write what was kept, and close the connection."""
+        self.flush()
+        self._transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, refusing what is ambiguous, too large or too slow; a refusal is the last thing it says.
 
@@ -97,6 +139,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(fault)
             raise _RefusedError
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # its answer has no body that could take its head along
+            self.cycle.transport = AnswerTransport(self.transport, self.loop)  # type: ignore[assignment]
         self._stage = "body"
         self._overhead_bytes = 0
         self.headers = []  # what comes from now on are trailers, and none of the request's headers

@@ -18,10 +18,13 @@ KEPT_EVENTS = 20_000
 KEPT_BATCHES = 64
 # And for how long: much shorter than any restore takes, after which what was read may never have been.
 KEPT_S = 2.0
-# How often the end of the log is read at most: what comes in between makes one page for all projections, and round
-# trips are most of what a small page costs. It is short beside what a row may take to its view, and the first event
-# after a pause does not wait.
-TAIL_INTERVAL_S = 0.01
+# How long the end of the log is left alone after it was read: what comes in between makes one page for all
+# projections, and round trips are most of what a small page costs. The fuller the page was, the longer the rest: where
+# events are few a row is in its view at once, and where they are many the cores are for those who append. The first
+# event after a pause does not wait.
+SHORTEST_REST_S = 0.006
+LONGEST_REST_S = 0.02
+REST_PER_EVENT_S = 0.0005
 
 
 class LogGapError(Exception):
@@ -77,7 +80,7 @@ class Pages:
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._head = 0
         self._hearing = 0
-        self._tail_read_at = 0.0
+        self._rests_until = 0.0
         self.reads = 0
 
     def hear(self) -> None:
@@ -108,23 +111,31 @@ class Pages:
         return self._kept_events > KEPT_EVENTS or len(self._kept) > KEPT_BATCHES
 
     async def _read(self, after: int) -> Batch:
-        if after >= self._head:
-            await self._await_turn()
+        at_end = after >= self._head
+        if at_end:
+            await self._rest()
         lagging = self._head - after > self._page_size
         self.reads += 1
         hearing = self._hearing
+        began_at = time.monotonic()
         batch = await read_batch(
             self._db, after, self._lagging_page_size if lagging else self._page_size, self._registry
         )
         batch.hearing = hearing
         self._head = batch.head
+        if at_end:
+            self._rests_until = began_at + rest_after(len(batch.envelopes))
         if batch.envelopes:
             self._kept.appendleft((time.monotonic(), batch))
             self._kept_events += len(batch.envelopes)
         return batch
 
-    async def _await_turn(self) -> None:
-        early_s = self._tail_read_at + TAIL_INTERVAL_S - time.monotonic()
-        if early_s > 0:
-            await asyncio.sleep(early_s)
-        self._tail_read_at = time.monotonic()
+    async def _rest(self) -> None:
+        left_s = self._rests_until - time.monotonic()
+        if left_s > 0:
+            await asyncio.sleep(left_s)
+
+
+def rest_after(events: int) -> float:
+    """Give for how long the end of the log is not read again after a page of so many events was read there."""
+    return min(max(SHORTEST_REST_S, events * REST_PER_EVENT_S), LONGEST_REST_S)
