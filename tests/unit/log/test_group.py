@@ -1,10 +1,11 @@
 """Which decisions may share an append group: none that depends on another one of it."""
 
+import msgspec
 import pytest
 
 from keelson.events import Actor
-from keelson.log.decision import Decision, FreedScope, Limit, TakenKey
-from keelson.log.group import MAX_BYTES, MAX_DECISIONS, Group
+from keelson.log.decision import Decision, FreedScope, Limit, Person, TakenKey
+from keelson.log.group import MAX_BYTES, MAX_DECISIONS, Group, arguments
 from support.decisions import DEPENDENT, an_app, decide, made_id
 
 
@@ -62,3 +63,19 @@ def test_a_group_holds_so_many_bytes_and_always_one_decision() -> None:
     assert group.admit(decide("epoch", an_app()))
     assert not group.admit(large)
     assert group.admit(decide("epoch", an_app()))
+
+
+@pytest.mark.parametrize("text", ["", "line\nfeed"])
+def test_a_text_that_would_not_come_out_again_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="line feed"):
+        arguments("epoch", [decide("epoch", an_app(), answer=text)])
+
+
+def test_free_text_may_hold_line_feeds() -> None:
+    decision = decide("epoch", an_app(), people=[Person(made_id("person"), "", "one\ntwo")])
+    decision.context = msgspec.structs.replace(decision.context, reason="first\nsecond")
+    assert ("first\nsecond",) in arguments("epoch", [decision])
+
+
+def test_columns_without_rows_are_there() -> None:
+    assert len(arguments("epoch", [decide("epoch")])) == len(arguments("epoch", [decide("epoch", an_app())])) == 58
