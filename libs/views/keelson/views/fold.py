@@ -5,7 +5,9 @@ with the position that needs it: the writer finds out whether there is such a ro
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
+from operator import itemgetter
 from typing import cast
 
 from keelson.events import Envelope, Event
@@ -114,6 +116,8 @@ class _Layout:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._fields = {name: table.index_of[name] for name in table.fields}
+        # All values in one call: a row of activity has 14, and laying them out one by one was a fifth of its cost.
+        self._values = itemgetter(*table.fields) if len(table.fields) > 1 else _single(*table.fields)
         self._json = frozenset(table.json_fields)
         self._json_at = tuple(table.index_of[name] for name in table.json_fields)
         self._key_at = tuple(table.index_of[name] for name in table.key)
@@ -127,7 +131,7 @@ class _Layout:
         given = {**table.defaults, **fields} if table.defaults else fields
         moved_at = envelope.recorded_at
         try:
-            row: RowValues = [given[name] for name in self._fields]
+            row: RowValues = list(self._values(given))
         except KeyError:
             row = []
         if len(row) != len(given):
@@ -156,6 +160,10 @@ class _Layout:
         row[self._version_at] = envelope.seq
         row[self._position_at] = envelope.position
         row[self._updated_at] = envelope.recorded_at
+
+
+def _single(field: str) -> Callable[[dict[str, Value]], tuple[Value]]:
+    return lambda fields: (fields[field],)
 
 
 _layout_of = cache(_Layout)

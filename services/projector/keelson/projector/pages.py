@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from keelson.events import REGISTRY, Registry
@@ -12,6 +12,8 @@ from keelson.events.ids import Position
 from keelson.log.database import Database, Pool
 from keelson.log.read import read_page
 from keelson.projector.batch import Batch
+
+T = TypeVar("T")
 
 # How far projections can drift apart and still share what was read: a fast one never waits for a slow one.
 KEPT_EVENTS = 20_000
@@ -40,20 +42,28 @@ async def read_batch(db: Database, after: int, limit: int, registry: Registry = 
     return Batch(after, envelopes, page.head, registry)
 
 
-async def read_through(db: Pool, after: int, page_size: int, work: Callable[[Batch], Awaitable[None]]) -> int:
-    """Give every batch after a position to `work`, one after another, up to the head; give where that was.
+async def read_through(
+    db: Pool, after: int, page_size: int, fold: Callable[[Batch], T], write: Callable[[T], Awaitable[None]]
+) -> int:
+    """Fold and write every batch after a position, one after another, up to the head; give where that was.
 
-    The next is read while one is worked on. Raises what reading and `work` raise.
+    The next is read and folded while one is written: the database works meanwhile. Raises what reading, `fold` and
+    `write` raise; nothing is written any more then.
     """
-    batch = await read_batch(db, after, page_size)
+
+    async def read(position: int) -> tuple[Batch, T]:
+        batch = await read_batch(db, position, page_size)
+        return batch, fold(batch)
+
+    batch, folded = await read(after)
     while not batch.is_last:
-        batch = await _read_during(work(batch), read_batch(db, batch.end, page_size))
+        batch, folded = await _read_during(write(folded), read(batch.end))
     if batch.envelopes:
-        await work(batch)
+        await write(folded)
     return batch.end
 
 
-async def _read_during(working: Awaitable[None], reading: Coroutine[Any, Any, Batch]) -> Batch:
+async def _read_during(working: Awaitable[None], reading: Coroutine[Any, Any, tuple[Batch, T]]) -> tuple[Batch, T]:
     try:
         async with asyncio.TaskGroup() as tasks:
             read = tasks.create_task(reading)

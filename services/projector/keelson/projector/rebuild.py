@@ -16,7 +16,7 @@ from keelson.log.database import Connection, Pool
 from keelson.log.queries import load
 from keelson.projector import checkpoints
 from keelson.projector.batch import Batch
-from keelson.projector.folding import PoisonError, Stop, describe, fold_batch, stop_at
+from keelson.projector.folding import Folded, PoisonError, Stop, describe, fold_batch, stop_at
 from keelson.projector.leases import Leases
 from keelson.projector.pages import read_batch, read_through
 from keelson.projector.writer import REFUSED, write_rows
@@ -126,18 +126,22 @@ class _Rebuild:
         self._reported_at = time.monotonic()
 
     async def _catch_up(self, position: int) -> int:
-        return await read_through(self._pool, position, self._options.page_size, self._apply)
+        return await read_through(self._pool, position, self._options.page_size, self._fold, self._apply)
 
-    async def _apply(self, batch: Batch) -> None:
-        async with self._fenced() as connection:
-            await connection.fetchval(_BEGIN_PAGE)
-            await self._write(connection, batch)
-        self._report_progress(batch)
-
-    async def _write(self, connection: Connection, batch: Batch) -> None:
+    def _fold(self, batch: Batch) -> Folded:
         folded = fold_batch(self._projection, batch, self._skips)
         if folded.stop is not None:
             raise _refusal(folded.stop)
+        return folded
+
+    async def _apply(self, folded: Folded) -> None:
+        async with self._fenced() as connection:
+            await connection.fetchval(_BEGIN_PAGE)
+            await self._write(connection, folded)
+        self._report_progress(folded.batch)
+
+    async def _write(self, connection: Connection, folded: Folded) -> None:
+        batch = folded.batch
         try:
             await write_rows(connection, folded.fold, sql.NEXT)
         except PoisonError as error:
@@ -181,7 +185,7 @@ class _Rebuild:
             rest = await read_batch(connection, position, self._options.page_size)
             if not rest.is_last:
                 raise _BehindError
-            await self._write(connection, rest)
+            await self._write(connection, self._fold(rest))
             await checkpoints.drop_tables(connection, self._projection, sql.LIVE)
             for table in self._projection.tables:
                 await connection.execute(sql.move_table(table))
