@@ -112,5 +112,29 @@ async def test_another_replica_takes_over_when_a_lease_lapses(database: Database
             assert "the-dead" not in await holders_of(pool)
 
 
+async def test_f11_a_dead_holders_lease_does_not_outlast_a_clock_that_goes_back(database: Database) -> None:
+    """By the clock of then it lapses soon; by that of now, in a day."""
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        dead, alive, other = (Leases(pool, name) for name in ("dead", "alive", "other"))
+        await dead.take(NAMES)
+        await owner.execute("UPDATE ops.leases SET expires_at = expires_at + interval '1 day'")
+        await alive.take(NAMES)
+        await other.take(NAMES)
+        assert all(alive.holds(name) for name in NAMES)
+        assert not any(other.holds(name) for name in NAMES)
+
+
+async def test_f11_a_clock_that_goes_forth_lets_leases_lapse_and_no_more(database: Database) -> None:
+    """The old holder hears it when it renews; until then the compare-and-set keeps both in order (F17)."""
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        first, second = Leases(pool, "first"), Leases(pool, "second")
+        await first.take(NAMES)
+        await owner.execute("UPDATE ops.leases SET expires_at = expires_at - interval '1 day'")
+        await second.take(NAMES)
+        await first.take(NAMES)
+        assert all(second.holds(name) for name in NAMES)
+        assert not any(first.holds(name) for name in NAMES)
+
+
 async def holders_of(pool: Pool) -> set[str]:
     return {item.holder for item in (await read_standing(pool)).items if item.holder is not None}

@@ -319,6 +319,19 @@ async def test_histories_of_what_has_other_rows_or_none(world: World, reader: Re
         assert answer.headers["Keelson-Position"] == str(world.head)
 
 
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)], ids=["back", "forth"])
+async def test_f11_projections_tell_how_far_they_are_whatever_the_clock_does(
+    world: World, reader: Reader, jump: timedelta
+) -> None:
+    now = await world.owner.fetchval("SELECT clock_timestamp()")
+    await world.project("tenancy")
+    await world.append((APP, AppRenamed(name="a")), recorded_at=now - jump)
+    await world.projector.execute("UPDATE ops.checkpoints SET rate = 12.5, updated_at = $1", now - jump)
+    items = {item["name"]: item for item in (await reader.get("/v1/projections")).body["items"]}
+    assert items["tenancy"]["lag_events"] == 1
+    assert all(item["lag_s"] >= 0 and 0 <= item["rate"] <= 12.5 for item in items.values())
+
+
 async def test_projections_tell_how_far_they_are(world: World, reader: Reader) -> None:
     await world.project("tenancy", "platform")
     now = await world.owner.fetchval("SELECT clock_timestamp()")

@@ -26,6 +26,22 @@ MUTANTS = (
         ("integration/test_projector_faults.py::test_f8_a_replica_outlives_a_database_that_is_away",),
     ),
     Mutant(
+        "F11",
+        "a dead holder's lease lasts until a clock that was put back is there again",
+        f"{_PROJECTOR}/sql/take_leases.sql",
+        "    OR held.expires_at > clock_timestamp() + make_interval(secs => $3)\n",
+        "",
+        ("integration/test_leases.py::test_f11_a_dead_holders_lease_does_not_outlast_a_clock_that_goes_back",),
+    ),
+    Mutant(
+        "F11",
+        "a lease is believed in by the wall clock",
+        _LEASES,
+        "        return time.monotonic() < self._until.get(name, 0.0)\n",
+        "        return time.time() < self._until.get(name, 0.0) + time.time() - time.monotonic()\n",
+        ("architecture/test_clocks.py::test_f11_nothing_waits_by_the_wall_clock",),
+    ),
+    Mutant(
         "F16",
         "rows are written outside the checkpoint's transaction",
         _APPLIER,

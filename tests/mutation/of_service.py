@@ -11,6 +11,7 @@ _JSON = f"{_SERVICE}/json.py"
 _LIFECYCLE = f"{_SERVICE}/lifecycle.py"
 _REFUSAL = f"{_SERVICE}/refusal.py"
 
+_QUERY_LOG = "integration/test_query_log.py"
 _HARDENING = "integration/test_service_hardening.py"
 _STRICT = "unit/service/test_json.py::test_f38_what_is_not_strict_json_is_malformed"
 
@@ -285,6 +286,14 @@ MUTANTS = (
         "async with asyncio.timeout(CHECK_TIMEOUT_S):",
         "async with asyncio.timeout(None):",
         ("unit/service/test_health.py::test_each_check_says_what_cannot_be_done",),
+    ),
+    Mutant(
+        "F11",
+        "a rate is reckoned from a time that is still to come, beyond what a number can hold",
+        f"{_SERVICE}/sql/read_standing.sql",
+        "exp(least(greatest(extract(epoch FROM checkpoints.updated_at - clock_timestamp()) / 10, -100), 0)::",
+        "exp(greatest(extract(epoch FROM checkpoints.updated_at - clock_timestamp()) / 10, -100)::",
+        (f"{_QUERY_LOG}::test_f11_projections_tell_how_far_they_are_whatever_the_clock_does[back]",),
     ),
     Mutant(
         "F40",
