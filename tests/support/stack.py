@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +76,13 @@ async def running_stack(
     commands: int = 1,
     projectors: int = 1,
     queries: int = 1,
+    environ_of: Callable[[str], Mapping[str, str]] = lambda _name: {},
     **settings: str | int,
 ) -> AsyncIterator[Stack]:
-    """Start so many of each service, ready, and end them afterwards; `settings` become `KEELSON_<SETTING>` of each."""
+    """Start so many of each service, ready, and end them afterwards; `settings` become `KEELSON_<SETTING>` of each.
+
+    `environ_of` gives what else is in the environment of the process of a name.
+    """
     stack = Stack(cluster.server, database, secrets.token_urlsafe(24))
     shared = {"operator_token": stack.operator_token, **settings}
     secret = secrets.token_urlsafe(24)
@@ -92,6 +96,7 @@ async def running_stack(
     stack.queries = [_child("query", n, logs, database_url=database.query_dsn, **shared) for n in range(queries)]
     try:
         for process in stack:
+            process.environ = {**process.environ, **environ_of(process.name)}
             await process.start()
         await stack.wait_until_ready()
         yield stack

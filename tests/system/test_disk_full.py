@@ -32,7 +32,7 @@ from support.waiting import eventually
 WRITERS = 8
 READS = ("/v1/orgs?limit=5", "/v1/envs?limit=5", "/v1/activity?limit=5", "/v1/events?limit=5&order=desc")
 # Short, so that a command that cannot be done is answered soon.
-SETTINGS = {"command_timeout_s": 2, "statement_timeout_s": 2}
+SETTINGS: dict[str, Any] = {"command_timeout_s": 2, "statement_timeout_s": 2}
 
 Statuses = Counter[int]
 
