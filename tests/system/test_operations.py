@@ -4,7 +4,9 @@ import asyncio
 import os
 import re
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,19 +17,22 @@ import msgspec
 import pytest
 
 from keelson.command.settings import CommandSettings
+from keelson.local.child import in_thread
 from keelson.local.database import OWNER
+from keelson.local.postgres import Postgres
+from keelson.log.database import connect
 from keelson.log.read import read_head
 from keelson.log.roles import SERVICE_ROLES
 from keelson.projector.settings import ProjectorSettings
 from keelson.query.settings import QuerySettings
 from keelson.service.settings import Settings, variable_of
-from support.database import Cluster, Database, running_server
+from support.database import Cluster, Database, reachable_folder, running_server
 from support.programs import needs
 from support.projecting import caught_up, connected, pooled, stopped
 from support.repository import ROOT
 from support.stack import Stack, running_stack
 from support.story import insert, raw_command
-from support.waiting import eventually
+from support.waiting import eventually, free_port
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 SERVICES: dict[str, type[Settings]] = {
@@ -88,7 +93,7 @@ class Operator:
     def __init__(self, cluster: Cluster, folder: Path, exits: AsyncExitStack) -> None:
         self.cluster = cluster
         self.database = cluster.database(OWNER)
-        self.restored = cluster.database("keelson_restored")
+        self.restored: Database | None = None
         self.stack: Stack | None = None
         self._folder = folder
         self._exits = exits
@@ -107,8 +112,12 @@ class Operator:
             "QUERY": "",
             "PROJECTOR": "",
             "POSITION": "",
+            "PID": "",
+            "CURSOR": "",
+            "BACKUP": str(folder / "backup"),
+            "BACKUP_DB": "",
             "DUMP": str(folder / "keelson.dump"),
-            "RESTORED_DB": self.restored.admin_dsn,
+            "RESTORED_DB": cluster.database("keelson_restored").admin_dsn,
         }
 
     async def run(self, block: Block) -> tuple[int, str]:
@@ -128,11 +137,41 @@ class Operator:
         assert shell.returncode is not None
         return shell.returncode, output.decode()
 
+    async def create_org(self, name: str) -> str:
+        """Create an organisation, to be seen in the views; give its position with its epoch."""
+        assert self.stack is not None
+        headers = {"Authorization": f"Bearer {self.variables['KEELSON_OPERATOR_TOKEN']}", "Prefer": "wait=5"}
+        url = f"{self.stack.commands[0].url}/v1/commands/org.create"
+        async with aiohttp.ClientSession() as session, session.post(url, json={"name": name}, headers=headers) as made:
+            assert made.status == 200, await made.text()
+            return f"{made.headers['Keelson-Epoch']}-{(await made.json())['position']}"
+
+    async def start_on_backup(self) -> None:
+        """Start a server on a copy of the base backup, by the account that runs servers."""
+        folder = self._exits.enter_context(reachable_folder())
+        original = self.cluster.server
+        server = Postgres(folder / "postgres", original.binaries, free_port(), folder / "log")
+        shutil.copytree(original.folder, server.folder, ignore=lambda *_: [original.data.name])
+        shutil.copytree(self.variables["BACKUP"], server.data)
+        if server.account is not None:
+            for path in (server.data, *server.data.rglob("*")):
+                os.chown(path, server.account.uid, server.account.gid)
+        self._exits.callback(server.stop)
+        await in_thread(server.start)
+        self.restored = Cluster(server, self.cluster.passwords).database(OWNER)
+        self.variables["BACKUP_DB"] = self.restored.admin_dsn
+
+    async def hold_head(self) -> None:
+        """Have somebody hold the log's head until they are ended."""
+        holder = await connect(self.database.owner_dsn, application_name="keelson-stuck")
+        self._exits.callback(holder.terminate)
+        await holder.execute("SET idle_in_transaction_session_timeout = 0; BEGIN; SELECT FROM log.head FOR UPDATE")
+        self.variables["PID"] = str(holder.get_server_pid())
+
     async def start(self, database: Database) -> None:
         """Start the services on a database."""
         self._running = await self._exits.enter_async_context(AsyncExitStack())
-        logs = self._folder / database.name
-        logs.mkdir()
+        logs = Path(tempfile.mkdtemp(dir=self._folder))
         self.stack = await self._running.enter_async_context(
             running_stack(self.cluster, database, logs, operator_token=self.variables["KEELSON_OPERATOR_TOKEN"])
         )
@@ -147,11 +186,7 @@ class Operator:
 async def is_installed(operator: Operator) -> None:
     """There are services, and somebody uses them."""
     await operator.start(operator.database)
-    headers = {"Authorization": f"Bearer {operator.variables['KEELSON_OPERATOR_TOKEN']}", "Prefer": "wait=5"}
-    assert operator.stack is not None
-    url = f"{operator.stack.commands[0].url}/v1/commands/org.create"
-    async with aiohttp.ClientSession() as session, session.post(url, json={"name": "harbour"}, headers=headers) as made:
-        assert made.status == 200, await made.text()
+    await operator.create_org("harbour")
     await is_caught_up(operator)
 
 
@@ -196,9 +231,27 @@ async def views_are_wrong(operator: Operator) -> None:
         await projector.execute("UPDATE views.orgs SET name = 'drifted'")
 
 
+async def head_is_held(operator: Operator) -> None:
+    """Somebody holds the log's head, and does not let go."""
+    await operator.hold_head()
+
+
+async def all_is_lost(operator: Operator) -> None:
+    """After the backup there was more, which a client has seen; now nothing is served any more."""
+    operator.variables["CURSOR"] = await operator.create_org("lost")
+    await operator.stop()
+
+
+async def base_backup_is_started(operator: Operator) -> None:
+    """There is a server that runs on the base backup."""
+    await operator.start_on_backup()
+
+
 async def is_restored(operator: Operator) -> None:
-    """Services run on what was restored."""
+    """Services run on what was restored, and write where the old log went on otherwise."""
+    assert operator.restored is not None
     await operator.start(operator.restored)
+    await operator.create_org("found")
 
 
 SITUATIONS: dict[str, Callable[[Operator], Awaitable[None]]] = {
@@ -208,7 +261,9 @@ SITUATIONS: dict[str, Callable[[Operator], Awaitable[None]]] = {
     "Lag grows": is_caught_up,
     "Claims differ": claims_are_wrong,
     "Views differ": views_are_wrong,
-    "Restore": Operator.stop,
+    "Commands answer 503": head_is_held,
+    "Restore": all_is_lost,
+    "Restore a base backup": base_backup_is_started,
     "Serve what was restored": is_restored,
 }
 
@@ -298,6 +353,6 @@ def test_settings_are_those_that_services_read(service: str) -> None:
 
 
 def test_the_page_stays_readable_and_a_missing_word_is_found() -> None:
-    assert len(PAGE.splitlines()) <= 250
+    assert len(PAGE.splitlines()) <= 280
     assert missing(["one … three"], "one two three") == []
     assert missing(["one … three", "four"], "one two\nthree") == ["one … three", "four"]
