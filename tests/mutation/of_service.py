@@ -57,6 +57,14 @@ MUTANTS = (
         ("system/test_pgbouncer.py::test_f21_an_operators_command_refuses_such_a_pooler_too",),
     ),
     Mutant(
+        "F21",
+        "the command line works in whatever sessions it is lent",
+        "services/cli/keelson/cli/__main__.py",
+        "        if await shares_sessions(dsn):\n",
+        "        if False:\n",
+        ("system/test_pgbouncer.py::test_f21_the_command_line_works_in_sessions_of_its_own_alone",),
+    ),
+    Mutant(
         "F33",
         "requests that wait for a view are not told that the service stops",
         _CHECKPOINTS,

@@ -98,6 +98,23 @@ async def test_f21_an_operators_command_refuses_such_a_pooler_too(cluster: Clust
     assert ended == (1, REFUSED)
 
 
+@pytest.mark.parametrize("arguments", [["migrate"], ["claims", "verify"], ["epoch", "new", "--reason", "a test"]])
+async def test_f21_the_command_line_works_in_sessions_of_its_own_alone(
+    cluster: Cluster, database: Database, arguments: list[str]
+) -> None:
+    """What it prepares under a name may be another's statement in the next session that it is lent."""
+    async with running_pgbouncer(cluster, database) as pooler:
+        refused, done = [
+            await run_to_its_end("cli", pooler.through(database.owner_dsn, mode), *arguments)
+            for mode in ("transaction", "session")
+        ]
+        async with connected(database.owner_dsn) as owner:
+            epochs = await owner.fetchval("SELECT count(*) FROM log.events WHERE type = 'platform.epoch_began'")
+    assert refused == (2, REFUSED)
+    assert done == (0, "")
+    assert epochs == (2 if "epoch" in arguments else 1)
+
+
 @pytest.mark.parametrize("clients", [0, 3, 12])
 @pytest.mark.parametrize("in_turn", [0, 1])
 async def test_f21_a_pooler_that_lends_sessions_is_told_whoever_else_uses_it(

@@ -21,6 +21,12 @@ _CLOSE_TIMEOUT_S = 1.0
 class SharedSessionsError(Exception):
     """A pooler lends sessions by transaction or statement; settings, plans and LISTEN would be lost or another's."""
 
+    def __init__(self, setting: str) -> None:
+        super().__init__(
+            f"{setting} leads through a pooler that lends sessions by transaction or statement; "
+            "Keelson needs sessions of its own: connect directly, or pool by session"
+        )
+
 
 async def shares_sessions(dsn: str) -> bool:
     """Whether what this URL leads to lends one server session to several connections in turn.

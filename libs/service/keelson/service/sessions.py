@@ -22,10 +22,7 @@ async def require_sessions(settings: Settings) -> None:
     connecting to the database raises; a listener that cannot be reached now is the listener's to reach.
     """
     if await shares_sessions(settings.database_url):
-        raise SharedSessionsError(
-            f"{_DATABASE} leads through a pooler that lends sessions by transaction or statement; "
-            "Keelson needs sessions of its own: connect directly, or pool by session"
-        )
+        raise SharedSessionsError(_DATABASE)
     if settings.listen_database_url == settings.database_url:
         return
     try:

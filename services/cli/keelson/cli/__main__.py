@@ -15,11 +15,13 @@ from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
 from keelson.log.database import UNAVAILABLE, connect
 from keelson.log.migrate import migrate
+from keelson.log.pooling import SharedSessionsError, shares_sessions
 from keelson.log.prune import KEEP_DAYS, prune_keys
 
 # Exit codes: 0 done, 1 found something wrong, 2 could not be done.
 OK, WRONG, FAILED = 0, 1, 2
 _MAX_DAYS = 36_500
+_DATABASE = "KEELSON_DATABASE_URL"
 
 # A string, since asyncpg's classes are generic for the type checker only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -38,15 +40,21 @@ class _UrlError(Exception):
     """The URL cannot be read. What asyncpg says of it may hold the password, and is not shown."""
 
 
-_EXPECTED: tuple[type[BaseException], ...] = (*_UNUSABLE, asyncpg.PostgresError, UnknownEventError, _UrlError)
+_EXPECTED: tuple[type[BaseException], ...] = (
+    *_UNUSABLE,
+    asyncpg.PostgresError,
+    SharedSessionsError,
+    UnknownEventError,
+    _UrlError,
+)
 
 
 def main() -> int:
     """Run one command; give its exit code."""
     arguments = _parser().parse_args()
-    dsn = os.environ.get("KEELSON_DATABASE_URL")
+    dsn = os.environ.get(_DATABASE)
     if not dsn:
-        return _fail("KEELSON_DATABASE_URL is not set; it names the database and the role to work as")
+        return _fail(f"{_DATABASE} is not set; it names the database and the role to work as")
     try:
         return asyncio.run(_run(dsn, arguments))
     except _EXPECTED as error:
@@ -56,11 +64,13 @@ def main() -> int:
 def _reason(error: BaseException) -> str:
     match error:
         case _UrlError():
-            return "KEELSON_DATABASE_URL is not the URL of a PostgreSQL database"
+            return f"{_DATABASE} is not the URL of a PostgreSQL database"
+        case SharedSessionsError():
+            return str(error)
         case UnknownEventError():
             return f"the log was written by a newer version: {error}"
         case asyncpg.InsufficientPrivilegeError():
-            return f"the role of KEELSON_DATABASE_URL may not do this: {error}"
+            return f"the role of {_DATABASE} may not do this: {error}"
         case _ if isinstance(error, _UNUSABLE):
             return f"the database cannot be used: {str(error) or type(error).__name__}"
         case _:
@@ -96,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(dsn: str, arguments: argparse.Namespace) -> int:
     run: Command = arguments.run
     try:
+        if await shares_sessions(dsn):
+            raise SharedSessionsError(_DATABASE)
         connection = await connect(dsn, application_name="keelson-cli")
     except ValueError as error:
         raise _UrlError from error
