@@ -153,6 +153,13 @@ class Interleavings(RuleBasedStateMachine):
         if self._asked:
             self._do(self._submit(writer, [self._asked[-1 - number % len(self._asked)]], statements))
 
+    @rule(writer=_writers, other=st.integers(1, WRITERS - 1), step=STEPS, statements=_statements)
+    def submit_twice(self, writer: int, other: int, step: Step, statements: int) -> None:
+        """Ask for one thing by two writers at once, as one does who got no answer in time."""
+        decided = [self._model.decide(step, next(self._numbers))]
+        self._do(self._submit(writer, decided, 2))
+        self._do(self._submit((writer + other) % WRITERS, decided, statements))
+
     async def _submit(self, number: int, submitted: Submitted, statements: int, *, aborts: bool = False) -> None:
         writer = await self._log.session("writer", number)
         if writer.process.is_over:
