@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -174,6 +175,16 @@ async def test_f8_decisions_wait_for_a_database_that_is_away_and_are_then_append
             proxy.refuses = False
             assert all(map(is_own, decisions, await outcomes))
         assert len(await assert_sound(connection)) == 4
+
+
+async def test_f8_the_writer_backs_off_while_the_database_is_away(database: Database) -> None:
+    """Seven tries take 0.05 + 0.1 + 0.2 + 0.4 + 0.8 + 1 s; how much longer is the machine's."""
+    async with proxied(database.command_dsn) as proxy:
+        proxy.refuses = True
+        began = time.monotonic()
+        async with running(Appender(proxy.url(database.command_dsn)), ready=False):
+            await eventually(lambda: proxy.accepted >= 7)
+        assert time.monotonic() - began > 2.5
 
 
 async def test_f8_a_server_that_has_no_such_schema_yet_is_asked_again(cluster: Cluster) -> None:

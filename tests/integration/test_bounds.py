@@ -243,3 +243,35 @@ async def test_f40_who_leaves_while_the_append_is_in_flight_ends_nothing(databas
         (after,) = await append(appender, decide(epoch, an_app()))
         assert isinstance(after, Done)
         assert len(await assert_sound(admin)) == 4
+
+
+async def test_f40_a_connection_whose_state_is_unknown_is_lent_to_nobody(database: Database) -> None:
+    """As when the server dies between the messages of one statement."""
+    async with pooled(database.query_dsn) as pool:
+        used = await pool.fetchval("SELECT pg_backend_pid()")
+        with suppress(asyncpg.InternalClientError):
+            async with pool.acquire():
+                raise asyncpg.InternalClientError("unexpected message")
+        assert await pool.fetchval("SELECT pg_backend_pid()") != used
+        assert pool.idle == pool.size == 1
+
+
+async def test_f40_who_is_cancelled_is_cancelled_also_when_the_connection_is_lost_by_then(database: Database) -> None:
+    async with pooled(database.query_dsn) as pool:
+        borrowed = asyncio.Event()
+
+        async def work() -> None:
+            async with pool.acquire() as connection, connection.transaction():
+                try:
+                    borrowed.set()
+                    await asyncio.Event().wait()
+                finally:
+                    connection.terminate()
+
+        working = asyncio.create_task(work())
+        await borrowed.wait()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert await pool.fetchval("SELECT 1") == 1
+        assert pool.idle == pool.size == 1

@@ -105,6 +105,14 @@ MUTANTS = (
     ),
     Mutant(
         "F8",
+        "the writer tries again and again without a pause that grows",
+        _APPEND,
+        "            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)\n",
+        "",
+        (f"{_FAULTS}::test_f8_the_writer_backs_off_while_the_database_is_away",),
+    ),
+    Mutant(
+        "F8",
         "the writer ends when it loses its connection",
         _APPEND,
         "error=type(error).__name__, in_doubt=len(self._in_flight))\n",
@@ -257,6 +265,14 @@ MUTANTS = (
     ),
     Mutant(
         "F21",
+        "of two sessions that are lent in turn, each is believed to be somebody's own",
+        f"{_LOG}/pooling.py",
+        "    return len(one) == len(other) == 1 and one.isdisjoint(other)\n",
+        "    return len(one | other) > 1\n",
+        ("unit/log/test_pooling.py::test_f21_sessions_that_change_or_are_shared_are_lent",),
+    ),
+    Mutant(
+        "F21",
         "settings are asked for where a pooler refuses them, and lost",
         _DATABASE,
         "    values = {**_KEEPALIVE, **settings}\n",
@@ -310,6 +326,22 @@ MUTANTS = (
         "            self._queue.pop(entry, None)\n",
         "            pass\n",
         (f"{_FAULTS}::test_f39_whoever_gives_up_while_the_database_is_away_leaves_nothing_behind",),
+    ),
+    Mutant(
+        "F40",
+        "a connection whose state is unknown is lent again",
+        _DATABASE,
+        "                    connection.terminate()  # its state is unknown: nobody shall borrow it again\n",
+        "",
+        (f"{_BOUNDS}::test_f40_a_connection_whose_state_is_unknown_is_lent_to_nobody",),
+    ),
+    Mutant(
+        "F40",
+        "who is cancelled is told of a lost connection instead, and goes on",
+        _DATABASE,
+        "            if task is not None and task.cancelling():\n",
+        "            if False:\n",
+        (f"{_BOUNDS}::test_f40_who_is_cancelled_is_cancelled_also_when_the_connection_is_lost_by_then",),
     ),
     Mutant(
         "F40",

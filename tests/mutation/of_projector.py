@@ -91,6 +91,14 @@ MUTANTS = (
     ),
     Mutant(
         "F23",
+        "a swap leaves the checkpoint before what it has applied",
+        _REBUILD,
+        "_REPLACE_CHECKPOINT, name, version, rest.end)",
+        "_REPLACE_CHECKPOINT, name, version, position)",
+        ("integration/test_rebuild.py::test_f23_what_comes_just_before_the_swap_is_in_the_new_tables",),
+    ),
+    Mutant(
+        "F23",
         "a rebuild is swapped in without what came last",
         _REBUILD,
         "            await self._write(connection, rest)\n",

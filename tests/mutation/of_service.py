@@ -1,4 +1,4 @@
-"""Guards that services share: life and death, the wire, bodies, problems."""
+"""Guards that services share, and of the query service: life and death, the wire, bodies, problems, pages."""
 
 from mutation.mutant import Mutant
 
@@ -16,6 +16,14 @@ _HARDENING = "integration/test_service_hardening.py"
 _STRICT = "unit/service/test_json.py::test_f38_what_is_not_strict_json_is_malformed"
 
 MUTANTS = (
+    Mutant(
+        "F4",
+        "a page of the audit log without a match goes on from the head",
+        "services/query/keelson/query/audit.py",
+        "    examined = page.head if last is not None and page.examined >= last else page.examined\n",
+        "    examined = page.head\n",
+        (f"{_QUERY_LOG}::test_f4_filters_and_the_cursor_examined",),
+    ),
     Mutant(
         "F8",
         "a service that starts before its database ends",
@@ -297,7 +305,7 @@ MUTANTS = (
     ),
     Mutant(
         "F11",
-        "a rate is reckoned from a time that is still to come, beyond what a number can hold",
+        "a rate since a time that is still to come is beyond what a number can hold",
         f"{_SERVICE}/sql/read_standing.sql",
         "exp(least(greatest(extract(epoch FROM checkpoints.updated_at - clock_timestamp()) / 10, -100), 0)::",
         "exp(greatest(extract(epoch FROM checkpoints.updated_at - clock_timestamp()) / 10, -100)::",
