@@ -225,8 +225,9 @@ async def test_f5_a_head_that_somebody_holds_is_waited_for_within_a_bound(databa
         decision = decide(epoch, an_app())
         async with holder.transaction():
             await holder.execute("SELECT FROM log.head FOR UPDATE")
-            with pytest.raises(AppendUnavailableError):
-                await appender.append(decision, 1.5)
+            async with asyncio.timeout(8):
+                with pytest.raises(AppendUnavailableError):
+                    await appender.append(decision, 1.5)
             waiting = asyncio.create_task(appender.append(decision, PATIENCE_S))
             await asyncio.wait([waiting], timeout=0.1)
         assert is_own(decision, await waiting)
