@@ -20,7 +20,8 @@ from keelson.log.read import read_head
 from keelson.log.roles import SERVICE_ROLES
 from keelson.projector.settings import ProjectorSettings
 from keelson.query.settings import QuerySettings
-from keelson.service.settings import Settings, variable_of
+from keelson.service.settings import Settings
+from keelson.settings import variable_of
 from support.database import Cluster, Database, running_server
 from support.programs import needs
 from support.projecting import caught_up, connected, pooled, stopped
@@ -281,7 +282,7 @@ def defaults_of_page(service: str) -> Iterator[tuple[str, str]]:
     """Give a service's settings and their defaults as the page's rows pair them; one setting may differ by service."""
     for variables, of, defaults, _ in rows("Settings"):
         if service in services_of(of):
-            given = names(defaults) or [""]
+            given = names(defaults) or [""] * len(names(variables))
             if len(names(variables)) < len(given):
                 given = [given[list(SERVICES).index(service)]]
             yield from zip(names(variables), given, strict=True)

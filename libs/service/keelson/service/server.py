@@ -21,7 +21,8 @@ from keelson.service.app import Application
 from keelson.service.connection import Connection
 from keelson.service.lifecycle import is_refusal, leaves_of
 from keelson.service.logs import configure_logging
-from keelson.service.settings import Settings, SettingsError
+from keelson.service.settings import Settings
+from keelson.settings import SettingsError
 
 # Longer than clients and proxies keep idle connections, so that it is never the server that closes one just in use.
 KEEP_ALIVE_S = 75
