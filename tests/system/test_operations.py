@@ -14,14 +14,9 @@ import aiohttp
 import msgspec
 import pytest
 
-from keelson.command.settings import CommandSettings
 from keelson.local.database import OWNER
 from keelson.log.read import read_head
 from keelson.log.roles import SERVICE_ROLES
-from keelson.projector.settings import ProjectorSettings
-from keelson.query.settings import QuerySettings
-from keelson.service.settings import Settings
-from keelson.settings import variable_of
 from support.database import Cluster, Database, running_server
 from support.programs import needs
 from support.projecting import caught_up, connected, pooled, stopped
@@ -31,11 +26,7 @@ from support.story import insert, raw_command
 from support.waiting import eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-SERVICES: dict[str, type[Settings]] = {
-    "command": CommandSettings,
-    "query": QuerySettings,
-    "projector": ProjectorSettings,
-}
+SERVICES = ("command", "query", "projector")
 
 HEADING_OR_BLOCK = re.compile(r"^##+ (?P<heading>[^\n]+)$|^```sh\n(?P<command>.*?)^```$", re.MULTILINE | re.DOTALL)
 ANSWER = re.compile(r"^#> (.*)\n", re.MULTILINE)
@@ -276,26 +267,6 @@ async def test_metrics_and_checks_are_those_that_services_have(
 def metrics_of_page() -> list[tuple[list[str], set[str]]]:
     """Give the page's metrics and the services that it says have them."""
     return [(names(row[0]), services_of(row[1])) for row in rows("Metrics")]
-
-
-def defaults_of_page(service: str) -> Iterator[tuple[str, str]]:
-    """Give a service's settings and their defaults as the page's rows pair them; one setting may differ by service."""
-    for variables, of, defaults, _ in rows("Settings"):
-        if service in services_of(of):
-            given = names(defaults) or [""] * len(names(variables))
-            if len(names(variables)) < len(given):
-                given = [given[list(SERVICES).index(service)]]
-            yield from zip(names(variables), given, strict=True)
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_settings_are_those_that_services_read(service: str) -> None:
-    said = dict(defaults_of_page(service))
-
-    fields = msgspec.structs.fields(SERVICES[service])
-    assert said == {
-        variable_of(field.name): "" if field.default is msgspec.NODEFAULT else str(field.default) for field in fields
-    }
 
 
 def test_the_page_stays_readable_and_a_missing_word_is_found() -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Meta
 
 from keelson.service.settings import Settings
-from keelson.settings import Port, Secret, SettingsError, with_password
+from keelson.settings import Port, Secret, SettingsError, unknown_in, with_password
 from keelson.settings.environment import MAX_FILE_BYTES
 
 GOOD = {
@@ -72,7 +72,7 @@ def test_everything_wrong_is_told_at_once_and_no_secret_with_it() -> None:
     assert "KEELSON_SIGNING_SECRET: is not set; expected text" in text
     assert "KEELSON_LOG_LEVEL: expected one of debug, error, info, warning" in text
     assert "KEELSON_POOL_SIZE: expected a whole number from 1 up to 1000" in text
-    assert "KEELSON_ACQUIRE_TIMEOUT_S: expected a number over 0 up to 3600" in text
+    assert "KEELSON_ACQUIRE_TIMEOUT_S: expected a number of seconds over 0 up to 3600" in text
     assert "KEELSON_OPERATOR_TOKEN: expected text of at least 16 characters" in text
     assert "KEELSON_DATABASE_URL: expected a URL postgresql://ROLE@HOST:PORT/DATABASE" in text
 
@@ -222,3 +222,18 @@ def test_urls_of_all_forms_do_and_take_a_password(url: str) -> None:
     given = Settings.load({**GOOD, "KEELSON_DATABASE_URL": url, "KEELSON_DATABASE_PASSWORD": "p"})
     assert given.database_url == with_password(url, "p")
     assert given.database_url.endswith(("?password=p", "&password=p"))
+
+
+def test_variables_that_nobody_knows_are_told_with_what_may_be_meant() -> None:
+    environ = GOOD | {
+        "KEELSON_POOL_SZE": "3",
+        "KEELSON_OPERATOR_TOKEN_FIEL": "/x",
+        "KEELSON_COMMAND_PORT_8081_TCP_ADDR": "10.0.0.1",
+        "KEELSON_PORT_FILE": "/known",
+        "OTHER": "x",
+    }
+    assert unknown_in(environ, Settings) == {
+        "KEELSON_COMMAND_PORT_8081_TCP_ADDR": None,
+        "KEELSON_OPERATOR_TOKEN_FIEL": "KEELSON_OPERATOR_TOKEN_FILE",
+        "KEELSON_POOL_SZE": "KEELSON_POOL_SIZE",
+    }

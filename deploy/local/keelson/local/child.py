@@ -128,6 +128,9 @@ _SUPERVISORS_OWN = {
     "KEELSON_DATABASE_PASSWORD",
     "KEELSON_LISTEN_DATABASE_URL",
     "KEELSON_POSTGRES_BIN",
+    # Of the tests, which run services as the supervisor does.
+    "KEELSON_TEST_POSTGRES_BIN",
+    "KEELSON_TEST_TIMES",
 }
 
 

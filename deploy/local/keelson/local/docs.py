@@ -14,6 +14,8 @@ from keelson.events.registry import MODULES, events_of
 from keelson.events.schema import file_stem, schema_of
 from keelson.local.dashboard import DASHBOARD, dashboard_text
 from keelson.local.errors import LocalError
+from keelson.local.settings_document import DOCUMENT as SETTINGS
+from keelson.local.settings_document import settings_document
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "events.md"
 SCHEMAS = Path(event_schema.__file__).with_name("schemas")
@@ -50,6 +52,7 @@ def main() -> None:
     """Write all anew; raises SchemaChangedError where a released schema would change."""
     write_schemas(SCHEMAS)
     DOCUMENT.write_text(events_document(), encoding="utf-8")
+    SETTINGS.write_text(settings_document(), encoding="utf-8")
     DASHBOARD.write_text(dashboard_text(), encoding="utf-8")
 
 

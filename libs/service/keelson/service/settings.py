@@ -13,7 +13,9 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
 
     listen_database_url: Annotated[
         DatabaseUrl,
-        Meta(description="the same for LISTEN, on a connection of its own, best a direct one; by default the first"),
+        Meta(
+            description="the database for LISTEN, by a connection of its own, best a direct one; by default the other"
+        ),
     ] = ""
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port to listen on")]
@@ -29,7 +31,7 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
             description="connections to the database at most; a listener, and the writer of `command`, come on top",
         ),
     ] = 10
-    acquire_timeout_s: Annotated[Seconds, Meta(description="wait for one of them")] = 2.0
+    acquire_timeout_s: Annotated[Seconds, Meta(description="wait for one of the pool's connections")] = 2.0
     statement_timeout_s: Annotated[Seconds, Meta(description="what a statement may take")] = 5.0
     receive_deadline_s: Annotated[Seconds, Meta(description="what a request's head may take to arrive")] = 10.0
     body_deadline_s: Annotated[Seconds, Meta(description="what a request's body may take to arrive")] = 10.0

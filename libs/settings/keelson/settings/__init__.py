@@ -15,12 +15,12 @@ from keelson.settings.declared import (
     SettingsError,
     Token,
     is_secret,
+    unknown_in,
 )
-from keelson.settings.environment import PREFIX, variable_of
+from keelson.settings.environment import variable_of
 from keelson.settings.words import expected_of
 
 __all__ = (
-    "PREFIX",
     "DatabaseSettings",
     "DatabaseUrl",
     "DeclaredSettings",
@@ -32,6 +32,7 @@ __all__ = (
     "expected_of",
     "holds_password",
     "is_secret",
+    "unknown_in",
     "variable_of",
     "with_password",
 )

@@ -1,13 +1,14 @@
 """How settings are declared, and read: a struct with a field for each, its constraints in the type, described there."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Self, get_args
 
 import msgspec
 from msgspec import Meta
 
 from keelson.settings import database
-from keelson.settings.environment import UnreadableError, read_text, variable_of
+from keelson.settings.environment import FILE_SUFFIX, PREFIX, UnreadableError, read_text, variable_of
 from keelson.settings.words import expected_of
 
 _SECRET = {"secret": True}
@@ -21,7 +22,7 @@ DatabaseUrl = Annotated[
     Meta(pattern="^postgres(ql)?://", extra={**_SECRET, "expected": database.EXPECTED, "check": database.check_url}),
 ]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Seconds = Annotated[float, Meta(gt=0, le=3600, extra={"unit": "seconds"})]
 
 
 class SettingsError(Exception):
@@ -86,6 +87,14 @@ def is_secret(type_: Any) -> bool:
 
 def _extras(type_: Any) -> list[dict[str, Any]]:
     return [each.extra for each in get_args(type_) if isinstance(each, Meta) and each.extra]
+
+
+def unknown_in(environ: Mapping[str, str], settings: type[DeclaredSettings]) -> dict[str, str | None]:
+    """Give the variables of ours that these settings do not know, each with the one that may be meant."""
+    known = [variable_of(field.name) for field in msgspec.structs.fields(settings)]
+    known += [name + FILE_SUFFIX for name in known]
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return {name: next(iter(get_close_matches(name, known, n=1, cutoff=0.85)), None) for name in unknown}
 
 
 def _read(field: msgspec.structs.FieldInfo, environ: Mapping[str, str], values: dict[str, Any]) -> None:

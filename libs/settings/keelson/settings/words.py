@@ -7,18 +7,18 @@ from msgspec import inspect as types
 
 def expected_of(type_: Any) -> str:
     """Say what values a field of this type takes; raises TypeError for a kind that no setting has used yet."""
-    kind = types.type_info(type_)
-    if isinstance(kind, types.Metadata):
-        if kind.extra and "expected" in kind.extra:
-            return str(kind.extra["expected"])
-        kind = kind.type
+    info = types.type_info(type_)
+    kind, extra = (info.type, info.extra or {}) if isinstance(info, types.Metadata) else (info, {})
+    if "expected" in extra:
+        return str(extra["expected"])
+    unit = f" of {extra['unit']}" if "unit" in extra else ""
     match kind:
         case types.LiteralType():
             return "one of " + ", ".join(map(str, kind.values))
         case types.IntType():
-            return "a whole number" + _range(kind)
+            return "a whole number" + unit + _range(kind)
         case types.FloatType():
-            return "a number" + _range(kind)
+            return "a number" + unit + _range(kind)
         case types.StrType():
             return "text" if (kind.min_length or 1) == 1 else f"text of at least {kind.min_length} characters"
     raise TypeError(f"there are no words for settings of {kind}")
