@@ -157,13 +157,15 @@ async def test_waits_for_positions_are_counted_where_somebody_waited(database: D
 
 async def test_a_projection_is_shown_as_held_by_who_holds_it_and_as_read_when_it_was(database: Database) -> None:
     labels = {"projection": "tenancy"}
-    read_at = value("keelson_projection_read_timestamp_seconds")
     async with replica(database), pooled(database.projector_dsn) as pool:
-        await caught_up(pool)
+        head = await caught_up(pool)
         assert value("keelson_projection_held", **labels) == 1
-        await eventually(lambda: value("keelson_projection_running", **labels) == 1)
-        assert value("keelson_projection_read_timestamp_seconds") > read_at
-        assert value("keelson_log_head") == value("keelson_projection_checkpoint", **labels) == 1
+        read_at = value("keelson_projection_read_timestamp_seconds")
+        await eventually(lambda: value("keelson_projection_read_timestamp_seconds") > read_at)
+        await eventually(lambda: value("keelson_projection_checkpoint", **labels) == head)
+        assert value("keelson_log_head") == head
+        assert value("keelson_projection_running", **labels) == 1
+        assert value("keelson_projection_lag_events", **labels) == 0
     assert value("keelson_projection_held", **labels) == 0
 
 
