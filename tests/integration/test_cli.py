@@ -32,8 +32,9 @@ class Ended(NamedTuple):
     complained: str
 
 
-async def _run(dsn: str | None, *arguments: str) -> Ended:
+async def _run(dsn: str | None, *arguments: str, **variables: Path) -> Ended:
     environ = {name: value for name, value in os.environ.items() if name != "KEELSON_DATABASE_URL"}
+    environ |= {name: str(value) for name, value in variables.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -63,6 +64,19 @@ async def test_migrate_says_what_it_applied_and_changes_nothing_the_second_time(
         async with connected(database.owner_dsn) as owner:
             assert (await read_head(owner)).position == 1
         assert await _run(database.owner_dsn, "migrate") == (0, [UP_TO_DATE], "")
+
+
+async def test_the_password_may_come_from_a_file_of_its_own(database: Database, tmp_path: Path) -> None:
+    role, _, rest = database.owner_dsn.partition("@")
+    role, _, password = role.rpartition(":")
+    (tmp_path / "password").write_text(f"{password}\n")
+    (tmp_path / "url").write_text(f"{role}@{rest}\n")
+    files = {"KEELSON_DATABASE_URL_FILE": tmp_path / "url", "KEELSON_DATABASE_PASSWORD_FILE": tmp_path / "password"}
+    assert await _run(None, "migrate", **files) == (0, [UP_TO_DATE], "")
+    (tmp_path / "password").write_text("other")
+    ended = await _run(None, "migrate", **files)
+    assert (ended.code, _is_one_clear_line(ended)) == (2, True)
+    assert "password authentication failed" in ended.complained
 
 
 async def test_claims_are_verified_and_rebuilt(database: Database) -> None:
@@ -128,6 +142,8 @@ async def test_a_database_that_cannot_be_used_is_told_of_and_no_password_shown(d
         f"{head}@{host}/nowhere",
         f"{head}x@{host}/{name}",
         f"{head}@127.0.0.1:port/{name}",
+        f"{head}/@127.0.0.1/{name}",
+        f"{head}@127.0.0.1/{name}?sslmode={password}",
         f"{password}://{name}",
     ):
         ended = await _run(dsn, "migrate")
@@ -138,7 +154,8 @@ async def test_a_database_that_cannot_be_used_is_told_of_and_no_password_shown(d
 
 async def test_no_database_no_command_and_help() -> None:
     ended = await _run(None, "migrate")
-    assert ended == (2, [], "keelson: KEELSON_DATABASE_URL is not set; it names the database and the role to work as\n")
+    assert (ended.code, _is_one_clear_line(ended)) == (2, True)
+    assert "KEELSON_DATABASE_URL: is not set" in ended.complained
     for wrong in ([], ["claims"], ["unknown"]):
         assert (await _run(None, *wrong)).code == 2
     ended = await _run(None, "--help")

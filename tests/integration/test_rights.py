@@ -1,12 +1,18 @@
-"""Who may do what in the database: the whole catalog against DESIGN's table, and the log's immutability (F44)."""
+"""Who may do what in the database: attempts on all that the catalog names, and the log's immutability (F44)."""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import asyncpg
 import pytest
 
 from keelson.log.database import Connection
+from keelson.log.migrate import migrate
 from keelson.log.roles import SERVICE_ROLES, create_roles, grant_roles_to, set_password
+from keelson.views import PROJECTIONS
 from support.database import Cluster, Database
 from support.log import connected, read_all
+from support.projecting import caught_up, pooled, replica
 
 EDITS = (
     "UPDATE log.events SET reason = 'other'",
@@ -18,101 +24,262 @@ EDITS = (
     "MERGE INTO log.events AS e USING log.head AS h ON true WHEN MATCHED THEN DELETE",
 )
 
-# Relation or function, and what the role may do with it; anything that is not here is refused.
-READ, OWN = {"SELECT"}, {"SELECT", "INSERT", "UPDATE", "DELETE"}
-RIGHTS: dict[str, dict[str, set[str]]] = {
-    "keelson_command": {
-        "log.events": READ,
-        "log.head": READ,
-        "log.claims": READ,
-        "log.claim_scopes": READ,
-        "log.idempotency_keys": READ,
-        "vault.people": READ,
-        "ops.checkpoints": READ,
-        "ops.leases": READ,
-        "ops.skips": READ,
-        "public._pogo_migration": READ,
-        "log.append_v1": {"EXECUTE"},
-        "log.begin_epoch_v1": {"EXECUTE"},
-        "log.prune_keys_v1": {"EXECUTE"},
-    },
-    "keelson_projector": {
-        "log.events": READ,
-        "log.head": READ,
-        "ops.checkpoints": OWN,
-        "ops.leases": OWN,
-        "ops.skips": {"SELECT", "INSERT"},
-        "public._pogo_migration": READ,
-    },
-    "keelson_query": {
-        "log.events": READ,
-        "log.head": READ,
-        "vault.people": READ,
-        "ops.checkpoints": READ,
-        "ops.leases": READ,
-        "ops.skips": READ,
-        "public._pogo_migration": READ,
-    },
-}
-# Functions that anyone may call: they run with the caller's own rights, and change nothing.
-HARMLESS = {
-    "log.confirm_v1",
-    "log.position_at_v1",
-    "log.read_filtered_v1",
-    "log.refuse_change",
-}
 
-_RELATION_RIGHTS = """
-    SELECT r.rolname, c.relnamespace::regnamespace || '.' || c.relname, p.privilege
-    FROM pg_class AS c
-    CROSS JOIN pg_roles AS r
-    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
-        AS p (privilege)
-    WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f')
+class Rights(NamedTuple):
+    """What each service may do with something; whatever is not here is refused."""
+
+    command: frozenset[str] = frozenset()
+    projector: frozenset[str] = frozenset()
+    query: frozenset[str] = frozenset()
+
+    def of(self, role: str) -> frozenset[str]:
+        """Give a role's."""
+        found: frozenset[str] = getattr(self, role.removeprefix("keelson_"))
+        return found
+
+
+# What is tried on each relation: a statement of each kind, that changes nothing where it is let through, and is rolled
+# back. Only an owner may alter, drop or put a trigger on one.
+ATTEMPTS = {
+    "SELECT": "SELECT * FROM {relation} LIMIT 0",
+    "INSERT": "INSERT INTO {relation} DEFAULT VALUES",
+    "UPDATE": "UPDATE {relation} SET {column} = DEFAULT WHERE false",
+    "DELETE": "DELETE FROM {relation} WHERE false",
+    "TRUNCATE": "TRUNCATE {relation}",
+    "ALTER": "ALTER TABLE {relation} ADD COLUMN tried integer",
+    "TRIGGER": "CREATE TRIGGER tried BEFORE INSERT ON {relation} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "DROP": "DROP TABLE {relation}",
+}
+READ, OWN = frozenset({"SELECT"}), frozenset(ATTEMPTS)
+
+# Every relation there is.
+RELATIONS = {
+    "log.events": Rights(READ, READ, READ),
+    "log.head": Rights(READ, READ, READ),
+    "log.claims": Rights(command=READ),
+    "log.claim_scopes": Rights(command=READ),
+    "log.idempotency_keys": Rights(command=READ),
+    "vault.people": Rights(command=READ, query=READ),
+    "ops.checkpoints": Rights(READ, frozenset({"SELECT", "INSERT", "UPDATE"}), READ),
+    "ops.leases": Rights(projector=frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"}), query=READ),
+    "ops.skips": Rights(projector=frozenset({"SELECT", "INSERT"}), query=READ),
+    "public._pogo_migration": Rights(READ, READ, READ),
+    "public._pogo_version": Rights(),
+    **{
+        f"views.{table.name}": Rights(projector=OWN, query=READ)
+        for projection in PROJECTIONS.values()
+        for table in projection.tables
+    },
+}
+EXECUTE = frozenset({"EXECUTE"})
+# Every function there is.
+FUNCTIONS = {
+    "log.append_v1": Rights(command=EXECUTE),
+    "log.assert_independent_v1": Rights(),
+    "log.begin_epoch_v1": Rights(command=EXECUTE),
+    "log.confirm_v1": Rights(command=EXECUTE),
+    "log.held_afterwards_v1": Rights(),
+    "log.position_at_v1": Rights(query=EXECUTE),
+    "log.prune_keys_v1": Rights(command=EXECUTE),
+    "log.read_filtered_v1": Rights(query=EXECUTE),
+    "log.refuse_change": Rights(),
+}
+USE, MAKE = frozenset({"USAGE"}), frozenset({"USAGE", "CREATE"})
+# Every schema there is.
+SCHEMAS = {
+    "log": Rights(USE, USE, USE),
+    "vault": Rights(command=USE, query=USE),
+    "ops": Rights(USE, USE, USE),
+    "views": Rights(projector=MAKE, query=USE),
+    "views_next": Rights(projector=MAKE),
+    "public": Rights(USE, USE, USE),
+}
+# What no service may do, whatever it is for.
+BEYOND = (
+    "SET ROLE keelson",
+    "SET ROLE postgres",
+    "SET ROLE pg_read_all_data",
+    "SET SESSION AUTHORIZATION postgres",
+    "CREATE SCHEMA mine",
+    "CREATE ROLE mine",
+    "CREATE DATABASE mine",
+    "DROP EXTENSION plpgsql",
+    "CREATE PUBLICATION mine FOR ALL TABLES",
+    "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION log.refuse_change()",
+    "ALTER SYSTEM SET fsync = off",
+    "ALTER DATABASE {database} SET synchronous_commit = off",
+    "ALTER TABLE log.events DISABLE TRIGGER append_only",
+    "SET session_replication_role = replica",
+    "SELECT FROM log.head FOR UPDATE",
+    "DO 'BEGIN LOCK TABLE log.events IN ACCESS EXCLUSIVE MODE; END'",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "COPY (SELECT 1) TO '/dev/null'",
+    "SELECT pg_read_file('PG_VERSION')",
+    "SELECT FROM pg_authid",
+    "SELECT pg_terminate_backend({another})",
+    "SELECT pg_create_physical_replication_slot('mine')",
+)
+
+_RELATIONS = """
+    SELECT c.relnamespace::regnamespace || '.' || c.relname, quote_ident(a.attname)
+    FROM pg_class AS c LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = 1
+    WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
         AND c.relnamespace::regnamespace::text !~ '^(pg_.*|information_schema)$'
-        AND r.rolname = ANY ($1) AND has_table_privilege(r.oid, c.oid, p.privilege)
-    UNION ALL
-    SELECT r.rolname, c.relnamespace::regnamespace || '.' || c.relname, 'SEQUENCE'
-    FROM pg_class AS c CROSS JOIN pg_roles AS r
-    WHERE c.relkind = 'S' AND r.rolname = ANY ($1) AND has_sequence_privilege(r.oid, c.oid, 'USAGE')
-    UNION ALL
-    SELECT r.rolname, f.pronamespace::regnamespace || '.' || f.proname, 'EXECUTE'
-    FROM pg_proc AS f CROSS JOIN pg_roles AS r
-    WHERE f.pronamespace::regnamespace::text !~ '^(pg_.*|information_schema)$'
-        AND r.rolname = ANY ($1) AND has_function_privilege(r.oid, f.oid, 'EXECUTE')
 """
-_SCHEMA_RIGHTS = """
-    SELECT r.rolname, n.nspname, p.privilege
-    FROM pg_namespace AS n CROSS JOIN pg_roles AS r CROSS JOIN unnest(ARRAY['USAGE', 'CREATE']) AS p (privilege)
-    WHERE n.nspname !~ '^(pg_.*|information_schema)$'
-        AND r.rolname = ANY ($1) AND has_schema_privilege(r.oid, n.oid, p.privilege)
+_FUNCTIONS = """
+    SELECT f.pronamespace::regnamespace || '.' || f.proname,
+        array(SELECT format('NULL::%s', format_type(type, NULL)) FROM unnest(f.proargtypes::oid[]) AS type)
+    FROM pg_proc AS f WHERE f.pronamespace::regnamespace::text !~ '^(pg_.*|information_schema)$'
 """
+_SCHEMAS = "SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^(pg_.*|information_schema)$'"
 
 
-async def _rights(connection: Connection, query: str) -> dict[str, dict[str, set[str]]]:
-    found: dict[str, dict[str, set[str]]] = {role: {} for role in SERVICE_ROLES}
-    for role, name, privilege in await connection.fetch(query, list(SERVICE_ROLES)):
-        found[role].setdefault(name, set()).add(privilege)
-    return found
+@pytest.fixture
+async def built(database: Database) -> Database:
+    """Give a database with all views, made by a projector."""
+    async with replica(database), pooled(database.projector_dsn) as pool:
+        await caught_up(pool)
+    return database
 
 
-async def test_each_service_may_do_what_the_design_says_and_nothing_else(database: Database) -> None:
-    async with connected(database.admin_dsn) as admin:
-        found = await _rights(admin, _RELATION_RIGHTS)
-    for rights in found.values():
-        for name in HARMLESS:
-            assert rights.pop(name) == {"EXECUTE"}
-    assert found == RIGHTS
+def dsn_of(database: Database, role: str) -> str:
+    dsn: str = getattr(database, f"{role.removeprefix('keelson_')}_dsn")
+    return dsn
 
 
-async def test_the_projector_alone_creates_and_only_in_its_schemas(database: Database) -> None:
-    everyone = {"log": {"USAGE"}, "ops": {"USAGE"}, "public": {"USAGE"}}
-    async with connected(database.admin_dsn) as admin:
-        assert await _rights(admin, _SCHEMA_RIGHTS) == {
-            "keelson_command": {**everyone, "vault": {"USAGE"}},
-            "keelson_projector": {**everyone, "views": {"USAGE", "CREATE"}, "views_next": {"USAGE", "CREATE"}},
-            "keelson_query": {**everyone, "vault": {"USAGE"}, "views": {"USAGE"}},
+async def is_let(connection: Connection, statement: str, *, kind: str = "") -> bool:
+    """Try a statement, and undo it; whether it was let through, whatever else was wrong with it.
+
+    With a kind, a right that is missing further in, for something of another kind, is something else that is wrong.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(statement)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return kind not in str(error)
+    except asyncpg.PostgresError:
+        return True
+    finally:
+        await transaction.rollback()
+    return True
+
+
+async def relation_rights(admin: Connection, connection: Connection) -> dict[str, set[str]]:
+    """Try everything on every relation; give what was let through."""
+    return {
+        name: {
+            verb
+            for verb, statement in ATTEMPTS.items()
+            if await is_let(connection, statement.format(relation=name, column=column))
         }
+        for name, column in await admin.fetch(_RELATIONS)
+    }
+
+
+async def function_rights(admin: Connection, connection: Connection) -> dict[str, set[str]]:
+    """Call every function; give which could be."""
+    calls = {name: f"SELECT {name}({', '.join(arguments)})" for name, arguments in await admin.fetch(_FUNCTIONS)}
+    return {
+        name: {"EXECUTE"} if await is_let(connection, call, kind="function") else set() for name, call in calls.items()
+    }
+
+
+async def schema_rights(admin: Connection, connection: Connection) -> dict[str, set[str]]:
+    """Use every schema, and make something in it; give what was let through."""
+    ways = {"USAGE": "SELECT '{schema}.nothing'::regclass", "CREATE": "CREATE TABLE {schema}.tried ()"}
+    return {
+        schema: {right for right, way in ways.items() if await is_let(connection, way.format(schema=schema))}
+        for (schema,) in await admin.fetch(_SCHEMAS)
+    }
+
+
+Try = Callable[[Connection, Connection], Awaitable[dict[str, set[str]]]]
+TABLES: list[tuple[Try, dict[str, Rights]]] = [
+    (relation_rights, RELATIONS),
+    (function_rights, FUNCTIONS),
+    (schema_rights, SCHEMAS),
+]
+
+
+async def assert_rights(database: Database, role: str, attempts: Try, table: dict[str, Rights]) -> None:
+    """Hold a role to be let do what the table says, and nothing else; and the table to name all that there is."""
+    async with connected(database.admin_dsn) as admin, connected(dsn_of(database, role)) as connection:
+        found = await attempts(admin, connection)
+    assert found == {name: set(rights.of(role)) for name, rights in table.items()}
+
+
+@pytest.mark.parametrize("role", SERVICE_ROLES)
+@pytest.mark.parametrize(("attempts", "table"), TABLES)
+async def test_f44_each_service_is_let_do_what_it_needs_and_refused_everything_else(
+    built: Database, role: str, attempts: Try, table: dict[str, Rights]
+) -> None:
+    await assert_rights(built, role, attempts, table)
+
+
+@pytest.mark.parametrize("role", SERVICE_ROLES)
+async def test_f44_no_service_reaches_beyond_the_log(database: Database, role: str) -> None:
+    others = [f"SET ROLE {other}" for other in SERVICE_ROLES if other != role]
+    others += [
+        f"ALTER ROLE {other} PASSWORD 'mine'" for other in (*SERVICE_ROLES, "keelson", "postgres") if other != role
+    ]
+    others += [f"ALTER ROLE {role} SUPERUSER", f"ALTER ROLE {role} BYPASSRLS", f"GRANT keelson TO {role}"]
+    async with (
+        connected(database.admin_dsn) as admin,
+        connected(dsn_of(database, role)) as connection,
+        connected(database.owner_dsn) as another,
+    ):
+        assert database.name == await admin.fetchval("SELECT current_database()")
+        names = {"database": database.name, "another": another.get_server_pid()}
+        for statement in [*(each.format(**names) for each in BEYOND), *others]:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        assert await another.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("role", SERVICE_ROLES)
+async def test_no_service_makes_temporary_tables(cluster: Cluster, role: str) -> None:
+    """In the database that was migrated: a copy of it, as other tests have, has rights of its own."""
+    async with cluster.fresh_database(migrated=False) as database:
+        async with connected(database.owner_dsn) as owner:
+            await migrate(owner)
+        async with connected(dsn_of(database, role)) as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute("CREATE TEMPORARY TABLE mine ()")
+
+
+@pytest.mark.parametrize(
+    ("plant", "attempts", "table"),
+    [
+        ("CREATE TABLE log.forgotten ()", *TABLES[0]),
+        ("CREATE VIEW vault.forgotten AS SELECT * FROM vault.people", *TABLES[0]),
+        ("CREATE SEQUENCE ops.forgotten", *TABLES[0]),
+        ("GRANT UPDATE ON log.head TO keelson_query", *TABLES[0]),
+        ("GRANT TRUNCATE ON ops.leases TO keelson_projector", *TABLES[0]),
+        ("CREATE FUNCTION ops.forgotten() RETURNS integer LANGUAGE sql AS 'SELECT 1'", *TABLES[1]),
+        ("GRANT EXECUTE ON FUNCTION log.append_v1 TO PUBLIC", *TABLES[1]),
+        ("CREATE SCHEMA forgotten", *TABLES[2]),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC", *TABLES[2]),
+        ("GRANT USAGE ON SCHEMA vault TO keelson_projector", *TABLES[2]),
+    ],
+)
+async def test_what_is_granted_or_made_beside_the_table_is_found(
+    built: Database, plant: str, attempts: Try, table: dict[str, Rights]
+) -> None:
+    async with connected(built.owner_dsn) as owner:
+        await owner.execute(plant)
+    with pytest.raises(AssertionError):  # noqa: PT012 - which of the roles is let through differs
+        for role in SERVICE_ROLES:
+            await assert_rights(built, role, attempts, table)
+
+
+async def test_no_right_is_on_a_column_alone(built: Database) -> None:
+    """What is tried on a relation reads all of it, and would not see that."""
+    on_columns = "SELECT attrelid::regclass::text FROM pg_attribute WHERE attacl IS NOT NULL AND attrelid > 16383"
+    async with connected(built.admin_dsn) as admin:
+        assert await admin.fetch(on_columns) == []
+        await admin.execute("GRANT SELECT (person_id) ON vault.people TO PUBLIC")
+        assert [tuple(row) for row in await admin.fetch(on_columns)] == [("vault.people",)]
 
 
 async def test_service_roles_are_ordinary_and_members_of_nothing(database: Database) -> None:
@@ -157,25 +324,6 @@ async def test_f44_nor_by_a_service(database: Database, edit: str) -> None:
         async with connected(dsn) as connection:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(edit)
-
-
-async def test_f44_no_service_reaches_beyond_its_functions(database: Database) -> None:
-    for dsn, statement in (
-        (database.command_dsn, "INSERT INTO log.events SELECT * FROM log.events"),
-        (database.command_dsn, "UPDATE log.head SET position = 0"),
-        (database.command_dsn, "SELECT FROM log.head FOR UPDATE"),
-        (database.command_dsn, "INSERT INTO log.claims VALUES ('a', 'b', 'c', 0)"),
-        (database.command_dsn, "ALTER TABLE log.events DISABLE TRIGGER append_only"),
-        (database.command_dsn, "SET session_replication_role = replica"),
-        (database.command_dsn, "CREATE TABLE public.mine ()"),
-        (database.projector_dsn, "SELECT FROM vault.people"),
-        (database.projector_dsn, "SELECT log.begin_epoch_v1('a', 'b', 'c', 'd', 'e', 'f')"),
-        (database.query_dsn, "SELECT FROM log.claims"),
-        (database.query_dsn, "UPDATE ops.checkpoints SET position = 0"),
-    ):
-        async with connected(dsn) as connection:
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await connection.execute(statement)
 
 
 async def test_roles_are_created_once_and_can_be_given_awkward_passwords(cluster: Cluster, database: Database) -> None:

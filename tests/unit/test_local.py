@@ -76,6 +76,7 @@ def test_another_role_changes_nothing_else_of_a_url() -> None:
 
 def test_a_service_sees_its_own_settings_and_none_of_the_supervisors() -> None:
     inherited = {"PATH": "/bin", "KEELSON_HOME": "/home", "KEELSON_DATABASE_URL": "x", "KEELSON_LOG_LEVEL": "debug"}
+    inherited |= {"KEELSON_PORT_FILE": "x", "KEELSON_DATABASE_PASSWORD_FILE": "x"}
     environ = service_environ(inherited, port=1234, database_url="y")
     assert environ == {
         "PATH": "/bin",

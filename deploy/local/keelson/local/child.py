@@ -112,8 +112,9 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 def service_environ(inherited: Mapping[str, str], **settings: str | int) -> dict[str, str]:
     """Give a service's environment: what we inherited, without the supervisor's own settings, and these settings."""
-    kept = {name: value for name, value in inherited.items() if name not in _SUPERVISORS_OWN}
     given = {f"KEELSON_{name.upper()}": str(value) for name, value in settings.items()}
+    other = {*_SUPERVISORS_OWN, *(f"{name}_FILE" for name in (*_SUPERVISORS_OWN, *given))}
+    kept = {name: value for name, value in inherited.items() if name not in other}
     return kept | given | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -124,8 +125,12 @@ _SUPERVISORS_OWN = {
     "KEELSON_PROJECTOR_PORT",
     "KEELSON_DATABASE_PORT",
     "KEELSON_DATABASE_URL",
+    "KEELSON_DATABASE_PASSWORD",
     "KEELSON_LISTEN_DATABASE_URL",
     "KEELSON_POSTGRES_BIN",
+    # Of the tests, which run services as the supervisor does.
+    "KEELSON_TEST_POSTGRES_BIN",
+    "KEELSON_TEST_TIMES",
 }
 
 

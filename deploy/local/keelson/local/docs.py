@@ -1,4 +1,4 @@
-"""What is generated from the code and committed: `docs/events.md` and a JSON Schema of each version of each event."""
+"""What is generated from the code and committed: documents, JSON Schemas of each version of each event, a dashboard."""
 
 import inspect
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ from keelson.events import REGISTRY, ClaimChange, Envelope, Event, Ids, Release
 from keelson.events import schema as event_schema
 from keelson.events.registry import MODULES, events_of
 from keelson.events.schema import file_stem, schema_of
+from keelson.local.dashboard import DASHBOARD, dashboard_text
 from keelson.local.errors import LocalError
+from keelson.local.settings_document import DOCUMENT as SETTINGS
+from keelson.local.settings_document import settings_document
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "events.md"
 SCHEMAS = Path(event_schema.__file__).with_name("schemas")
@@ -46,9 +49,11 @@ class SchemaChangedError(LocalError):
 
 
 def main() -> None:
-    """Write both anew; raises SchemaChangedError where a released schema would change."""
+    """Write all anew; raises SchemaChangedError where a released schema would change."""
     write_schemas(SCHEMAS)
     DOCUMENT.write_text(events_document(), encoding="utf-8")
+    SETTINGS.write_text(settings_document(), encoding="utf-8")
+    DASHBOARD.write_text(dashboard_text(), encoding="utf-8")
 
 
 def write_schemas(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import asyncpg
 import structlog
@@ -17,8 +17,13 @@ log = structlog.get_logger()
 
 _APPEND = load(__file__, "append")
 _LIMIT_TRANSACTION = load(__file__, "limit_transaction")
+_READ_SESSION = load(__file__, "read_session")
 
 EPOCH_CHANGED = "KE001"
+
+# A connection was lost, or could not be had; another was faster where none should be; a decision can never be appended.
+Failure = Literal["interrupted", "lost_race", "refused"]
+FAILURES: tuple[Failure, ...] = get_args(Failure)
 _TRANSACTION_TIMEOUT_SINCE = 17
 
 _FIRST_DELAY_S = 0.05
@@ -75,7 +80,7 @@ class Appender:
     so that it is appended once and never twice (F6). A success that did not wait for the standbys is unknown too:
     submitted again it is found under its keys, and that transaction waits for them in its turn (F9). A decision whose
     caller stopped waiting is not submitted again; one in doubt whose epoch has ended stays in doubt, since it may have
-    been appended before.
+    been appended before. `on_group` gets each group's number of decisions, and the seconds until its outcome.
     """
 
     def __init__(
@@ -85,11 +90,14 @@ class Appender:
         application_name: str = "keelson-append",
         call_timeout_s: float = 5.0,
         on_group: Callable[[int, float], None] = lambda _decisions, _seconds: None,
+        on_failure: Callable[[Failure], None] = lambda _failure: None,
     ) -> None:
         self._dsn = dsn
         self._application_name = application_name
         self._call_timeout_s = call_timeout_s
         self._on_group = on_group
+        self._on_failure = on_failure
+        self._session: int | None = None
         # In order; a set, so that whoever stops waiting can leave, also while nothing is taken from it.
         self._queue: dict[_Entry, None] = {}
         self._in_flight: list[_Entry] = []
@@ -97,6 +105,11 @@ class Appender:
         self._epoch_listeners: list[Callable[[str], None]] = []
         self._replicated = True
         self.epoch: str | None = None
+
+    @property
+    def session(self) -> int | None:
+        """The server session in which a group is under way; None while there is none."""
+        return self._session if self._in_flight else None
 
     def on_epoch(self, callback: Callable[[str], None]) -> None:
         """Call this with the epoch's name whenever it becomes known or another: what was cached before is void."""
@@ -129,8 +142,10 @@ class Appender:
                         # Only now: a server whose disk is full lets everybody in (F10).
                         delay_s = _FIRST_DELAY_S
                 finally:
+                    self._session = None
                     connection.terminate()
             except _LOST as error:
+                self._on_failure("interrupted")
                 for entry in self._in_flight:
                     entry.in_doubt = True
                 log.warning("append_interrupted", error=type(error).__name__, in_doubt=len(self._in_flight))
@@ -152,6 +167,7 @@ class Appender:
             async with asyncio.timeout(self._call_timeout_s):
                 if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
                     await connection.fetchval(_LIMIT_TRANSACTION, str(int(self._call_timeout_s * 1000)))
+                self._session = await connection.fetchval(_READ_SESSION)
                 self.enter_epoch((await read_head(connection)).epoch)
         except BaseException:
             connection.terminate()
@@ -201,6 +217,7 @@ class Appender:
             if not self._replicated:
                 raise _NotReplicatedError
         except _LOST_RACE as error:
+            self._on_failure("lost_race")
             log.warning("append_lost_race", sqlstate=error.sqlstate, error=str(error))
             _settle_all(entries, Moved())
         except (asyncpg.PostgresError, ValueError) as error:  # asyncpg's complaint of an argument is a ValueError
@@ -226,6 +243,7 @@ class Appender:
                 else:
                     entry.settle(Moved())
         elif len(entries) == 1:
+            self._on_failure("refused")
             log.error("decision_refused", sqlstate=sqlstate, error=str(error))
             entries[0].fail(error)
         else:

@@ -104,6 +104,7 @@ class Pool:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float) -> None:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
+        self._users = 0
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
@@ -111,6 +112,7 @@ class Pool:
 
         Whoever is cancelled meanwhile is cancelled: what rolling back comes to then, on a lost connection, says less.
         """
+        self._users += 1
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
                 try:
@@ -126,6 +128,8 @@ class Pool:
             if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
                 raise ConnectionError(str(error)) from error
             raise
+        finally:
+            self._users -= 1
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """Run one statement and give its rows."""
@@ -151,6 +155,16 @@ class Pool:
     def idle(self) -> int:
         """How many of them nobody uses."""
         return self._pool.get_idle_size()
+
+    @property
+    def max_size(self) -> int:
+        """How many connections may be open."""
+        return self._pool.get_max_size()
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a connection, be it for a free one or for a new one to open."""
+        return max(self._users - (self.size - self.idle), 0)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Wait for borrowed connections to come back, at most so long, then cut them."""

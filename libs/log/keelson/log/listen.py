@@ -28,7 +28,7 @@ class Listener:
 
     asyncpg sets no TCP keep-alive, so that a black-holed connection looks open for ever: each `probe_interval_s` the
     connection must answer within `probe_timeout_s`, or is terminated (closing it politely would hang too) and replaced,
-    after `reconnect_delay_s`.
+    after `reconnect_delay_s`. `on_lost` is called each time that one was lost, or could not be had.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Listener:
         probe_interval_s: float = 5.0,
         probe_timeout_s: float = 2.0,
         reconnect_delay_s: float = 0.5,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._dsn = dsn
         self._channel = channel
@@ -47,6 +48,7 @@ class Listener:
         self._probe_interval_s = probe_interval_s
         self._probe_timeout_s = probe_timeout_s
         self._reconnect_delay_s = reconnect_delay_s
+        self._on_lost = on_lost
         self._subscribers: list[Callback] = []
         self.connected = False
 
@@ -61,6 +63,7 @@ class Listener:
                 await self._listen()
             except _LOST as error:
                 log.warning("listener_lost", channel=self._channel, error=type(error).__name__)
+                self._on_lost()
             await asyncio.sleep(self._reconnect_delay_s)
 
     async def _listen(self) -> None:

@@ -17,8 +17,9 @@ from keelson.service.boundary import Boundary
 from keelson.service.epoch import Epoch
 from keelson.service.health import DATABASE_CHECKS, Check, run_checks
 from keelson.service.json import JsonResponse
-from keelson.service.lifecycle import Lifecycle
-from keelson.service.metrics import HttpMetrics, show_metrics
+from keelson.service.lifecycle import Lifecycle, background
+from keelson.service.loop_delay import keep_measuring
+from keelson.service.metrics import HttpMetrics, show_metrics, watch_service
 from keelson.service.openapi import Operation, build_openapi
 from keelson.service.routing import Route
 from keelson.service.settings import Settings
@@ -71,6 +72,7 @@ class Application(Starlette):
         self.state.settings = settings
         self.state.epoch = Epoch()
         self.lifecycle = Lifecycle(lambda: lifespan(self))
+        watch_service(name, lambda: self.lifecycle.phase == "serving")
         self._authenticator = authenticator
         self._readiness = readiness
         document = build_openapi(f"Keelson {name} service", version("keelson-service"), [*operations, *_STANDARD])
@@ -119,7 +121,7 @@ class Application(Starlette):
 
 @asynccontextmanager
 async def _run_within(app: Any) -> AsyncIterator[None]:
-    async with app.lifecycle.run_within():
+    async with background(keep_measuring()), app.lifecycle.run_within():
         yield
 
 

@@ -22,7 +22,7 @@ from keelson.service.exchange import Exchange, require_body_size
 from keelson.service.headers import read_header
 from keelson.service.lifecycle import Lifecycle
 from keelson.service.metrics import HttpMetrics
-from keelson.service.problems import unavailable
+from keelson.service.problems import Problem, unavailable
 from keelson.service.refusal import problem_of
 
 # The label of paths that no route matches: their number is the client's choice.
@@ -82,12 +82,16 @@ class Boundary:
             return
         except asyncio.CancelledError:
             if not exchange.begun:
-                await exchange.refuse(unavailable("The service stopped before it could answer"))
+                await self._refuse(exchange, unavailable("The service stopped before it could answer"))
             raise
         except Exception as error:
             if exchange.begun:
                 raise
-            await exchange.refuse(problem_of(error, self._router, scope))
+            await self._refuse(exchange, problem_of(error, self._router, scope))
+
+    async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
+        self._metrics.refuse(problem.code)
+        await exchange.refuse(problem)
 
     async def _admit(self, scope: Scope, found: dict[bytes, bytes]) -> None:
         """Let a request in, with its actor in its state; raises Problem or UnauthenticatedError."""

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import msgspec
 import structlog
+from prometheus_client import Histogram
 
 from keelson.log.database import UNAVAILABLE, Pool
 from keelson.log.listen import Listener
@@ -19,6 +20,14 @@ from keelson.service.lifecycle import on_drain
 CHANNEL = "keelson_checkpoint"
 
 _LOOK = load(__file__, "look_at_checkpoints")
+
+_WAITED = Histogram(
+    "keelson_position_wait_seconds",
+    "How long a request waited for a view to reach its position",
+    ("reached",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_WAITED_FOR = {reached: _WAITED.labels(str(reached).lower()) for reached in (True, False)}
 
 _log = structlog.get_logger(__name__)
 
@@ -86,15 +95,19 @@ class Checkpoints:
         return await self._wait(projections, position, timeout_s) if verdict is None else verdict
 
     async def _wait(self, projections: Collection[str], position: int, timeout_s: float) -> bool:
-        wait = _Wait(projections, position, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        wait = _Wait(projections, position, loop.create_future())
         self._waits.add(wait)
+        began_at, reached = loop.time(), False
         try:
             async with asyncio.timeout(timeout_s):
-                return await wait.answer
+                reached = await wait.answer
         except TimeoutError:
-            return False
+            pass
         finally:
             self._waits.discard(wait)
+            _WAITED_FOR[reached].observe(loop.time() - began_at)
+        return reached
 
     def _judge(self, projections: Collection[str], position: int) -> bool | None:
         """Say whether the wait is over, and how; None when it goes on."""

@@ -1,5 +1,10 @@
-"""Metrics of HTTP and of pools, for Prometheus. Every label's values are bounded: a client cannot make new ones."""
+"""Metrics of all services, for Prometheus. Every label's values are bounded: a client cannot make new ones.
 
+Children of label sets are looked up once, never per request.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
@@ -21,7 +26,16 @@ SECONDS = Histogram(
     buckets=_BUCKETS_S,
 )
 IN_FLIGHT = Gauge("keelson_http_in_flight", "Requests being handled", ("service",))
+PROBLEMS = Counter("keelson_http_problems_total", "Refusals, by the code of their problem", ("service", "code"))
 POOL = Gauge("keelson_pool_connections", "Connections to the database that are open, and idle", ("service", "state"))
+
+
+POOL_MAX = Gauge("keelson_pool_max_connections", "Connections that may be open", ("service",))
+POOL_WAITING = Gauge("keelson_pool_waiting", "Callers that wait for a connection", ("service",))
+SERVING = Gauge(
+    "keelson_serving", "1 while requests are answered, 0 while the service starts, waits or stops", ("service",)
+)
+BUILD = Gauge("keelson_build_info", "1; its labels say what runs", ("service", "version"))
 
 
 class HttpMetrics:
@@ -31,6 +45,7 @@ class HttpMetrics:
         self._service = service
         self._requests: dict[tuple[str, str, int], Any] = {}
         self._seconds: dict[str, Any] = {}
+        self._problems: dict[str, Any] = {}
         self.in_flight = 0
         IN_FLIGHT.labels(service).set_function(lambda: self.in_flight)
 
@@ -42,6 +57,13 @@ class HttpMetrics:
             counter = self._add(key)
         counter.inc()
         self._seconds[route].observe(seconds)
+
+    def refuse(self, code: str) -> None:
+        """Count a refusal; `code` is one of PROBLEMS."""
+        counter = self._problems.get(code)
+        if counter is None:
+            counter = self._problems[code] = PROBLEMS.labels(self._service, code)
+        counter.inc()
 
     def _add(self, key: tuple[str, str, int]) -> Any:
         route, method, status = key
@@ -57,6 +79,14 @@ def watch_pool(service: str, pool: Pool) -> None:
     """Show a pool's connections from now on."""
     POOL.labels(service, "open").set_function(lambda: pool.size)
     POOL.labels(service, "idle").set_function(lambda: pool.idle)
+    POOL_MAX.labels(service).set_function(lambda: pool.max_size)
+    POOL_WAITING.labels(service).set_function(lambda: pool.waiting)
+
+
+def watch_service(service: str, is_serving: Callable[[], bool]) -> None:
+    """Show what runs, and whether it serves, from now on."""
+    BUILD.labels(service, version("keelson-service")).set(1)
+    SERVING.labels(service).set_function(is_serving)
 
 
 async def show_metrics(_request: Request) -> Response:

@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ from keelson.service.app import Application
 from keelson.service.connection import Connection
 from keelson.service.lifecycle import is_refusal, leaves_of
 from keelson.service.logs import configure_logging
-from keelson.service.settings import Settings, SettingsError
+from keelson.service.settings import Settings
+from keelson.settings import SettingsError, unknown_in
 
 # Longer than clients and proxies keep idle connections, so that it is never the server that closes one just in use.
 KEEP_ALIVE_S = 75
@@ -42,16 +43,19 @@ def run(settings_type: type[S], build: Callable[[S], Application]) -> int:
         settings = settings_type.load(os.environ)
     except SettingsError as error:
         return refuse(str(error))
-    return serve(build(settings), settings)
+    return serve(build(settings), settings, unknown_in(os.environ, settings_type))
 
 
-def serve(app: Application, settings: Settings) -> int:
+def serve(app: Application, settings: Settings, unknown: Mapping[str, str | None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, or until the service fails; give the process's exit code.
 
     A signal ends readiness, then stops accepting, then lets requests in flight finish for `shutdown_grace_s` at most. A
-    second signal ends the process at once.
+    second signal ends the process at once. `unknown` are variables that the settings do not know, each with the one
+    that may be meant: said, and no reason to refuse, since they may be meant for others.
     """
     configure_logging(app.name, settings.log_level)
+    for variable, meant in (unknown or {}).items():
+        _log.warning("setting_unknown", variable=variable, meant=meant)
     gc.set_threshold(*COLLECTED_AFTER)
     server = Server(app, settings)
     app.lifecycle.on_failure = server.stop

@@ -5,7 +5,8 @@ import structlog
 
 from keelson.log.database import UNAVAILABLE
 from keelson.log.pooling import SharedSessionsError, shares_sessions
-from keelson.service.settings import Settings, variable_of
+from keelson.service.settings import Settings
+from keelson.settings import variable_of
 
 _DATABASE = variable_of("database_url")
 _LISTEN_DATABASE = variable_of("listen_database_url")

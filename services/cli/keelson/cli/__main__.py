@@ -11,12 +11,14 @@ from typing import TypeAlias
 import asyncpg
 
 from keelson.cli.epochs import begin_epoch, read_reason
+from keelson.cli.settings import CliSettings
 from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
 from keelson.log.database import UNAVAILABLE, connect
 from keelson.log.migrate import migrate
 from keelson.log.pooling import SharedSessionsError, shares_sessions
 from keelson.log.prune import KEEP_DAYS, prune_keys
+from keelson.settings import SettingsError
 
 # Exit codes: 0 done, 1 found something wrong, 2 could not be done.
 OK, WRONG, FAILED = 0, 1, 2
@@ -52,11 +54,12 @@ _EXPECTED: tuple[type[BaseException], ...] = (
 def main() -> int:
     """Run one command; give its exit code."""
     arguments = _parser().parse_args()
-    dsn = os.environ.get(_DATABASE)
-    if not dsn:
-        return _fail(f"{_DATABASE} is not set; it names the database and the role to work as")
     try:
-        return asyncio.run(_run(dsn, arguments))
+        settings = CliSettings.load(os.environ)
+    except SettingsError as error:
+        return _fail(str(error))
+    try:
+        return asyncio.run(_run(settings.database_url, arguments))
     except _EXPECTED as error:
         return _fail(_reason(error))
 

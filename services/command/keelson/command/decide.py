@@ -8,6 +8,7 @@ from typing import NamedTuple, assert_never
 import msgspec
 from typing_extensions import TypeIs
 
+from keelson.command import metrics
 from keelson.command.answers import (
     Results,
     answer_again,
@@ -92,7 +93,9 @@ class Decider:
         """
         async with asyncio.timeout(self._timeout_s):
             asked = self._identify(submission)
-            for _ in range(MAX_ATTEMPTS):
+            for attempt in range(MAX_ATTEMPTS):
+                if attempt:
+                    metrics.RERUN_ELSEWHERE.inc()
                 answer = await self._attempt(asked)
                 if answer is not None:
                     return answer
@@ -111,12 +114,14 @@ class Decider:
         async with self._turns.of(_contended(outcome.tx)):
             if self._is_stale(outcome.tx):
                 # Somebody of this process was first. It is this one's turn now: decide on what that one left.
+                metrics.RERUN_HERE.inc()
                 outcome = await self._run(asked.submission)
             answer = await self._conclude(asked, outcome)
             for _ in range(TRIES_A_TURN - 1):
                 if answer is not None:
                     break
                 # Another replica was first. It is busy with its answer now: who decides again at once is first next.
+                metrics.RERUN_ELSEWHERE.inc()
                 answer = await self._conclude(asked, await self._run(asked.submission))
         return answer
 
@@ -165,6 +170,7 @@ class Decider:
     async def _append(self, asked: _Asked, decided: Decided) -> Answer | None:
         decision = self._decision(asked, decided)
         outcome = await self._appender.append(decision, self._timeout_s)
+        metrics.decision_settled(outcome, len(decision.events))
         return await self._settle(decided, decision, outcome)
 
     def _decision(self, asked: _Asked, decided: Decided) -> Decision:

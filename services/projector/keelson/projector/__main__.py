@@ -7,7 +7,7 @@ from keelson.projector.app import build_app
 from keelson.projector.commands import parse, perform
 from keelson.projector.settings import ProjectorSettings
 from keelson.service.server import refuse, run
-from keelson.service.settings import SettingsError
+from keelson.settings import SettingsError
 
 
 def main() -> int:

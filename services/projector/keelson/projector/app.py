@@ -8,7 +8,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL
 from keelson.projector.database import NAME, announcing_pool
 from keelson.projector.leases import Leases, mint_holder
@@ -20,6 +19,7 @@ from keelson.service.authentication import OperatorToken
 from keelson.service.health import DATABASE_CHECKS, Check
 from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import NotReadyError, background
+from keelson.service.listening import service_listener
 from keelson.service.openapi import Operation
 from keelson.service.pools import service_pool
 from keelson.service.routing import Route
@@ -78,7 +78,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         runner = Runner(
             pool=pool,
             announce_db=announcers,
-            listener=Listener(settings.listen_database_url, LOG_CHANNEL, application_name=f"keelson-{NAME}-listener"),
+            listener=service_listener(NAME, settings, LOG_CHANNEL),
             leases=leases,
             page_size=settings.page_size,
             lagging_page_size=settings.lagging_page_size,

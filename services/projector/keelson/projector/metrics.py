@@ -1,5 +1,9 @@
 """Metrics of projections, for Prometheus."""
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from keelson.service.standing import Standing
@@ -19,20 +23,32 @@ RUNNING = Gauge(
 )
 HELD = Gauge("keelson_projection_held", "1 if this replica holds the projection's lease", _LABELS)
 HEAD = Gauge("keelson_log_head", "The position of the last event")
+READ_AT = Gauge("keelson_projection_read_timestamp_seconds", "When it was last read how the projections stand")
 
 
 def page_applied(projection: str, events: int, seconds: float) -> None:
     """Count a page that was applied."""
-    EVENTS.labels(projection).inc(events)
-    PAGE_SECONDS.labels(projection).observe(seconds)
+    applied, lasted = _of_pages(projection)
+    applied.inc(events)
+    lasted.observe(seconds)
 
 
-def show_standing(standing: Standing, holder: str) -> None:
+@cache
+def _of_pages(projection: str) -> tuple[Any, Any]:
+    return EVENTS.labels(projection), PAGE_SECONDS.labels(projection)
+
+
+def watch_lease(projection: str, holds: Callable[[], bool]) -> None:
+    """Show from now on whether this replica holds a lease; not as last read, since a replica may be cut off."""
+    HELD.labels(projection).set_function(holds)
+
+
+def show_standing(standing: Standing) -> None:
     """Show how the projections stand, as of the last look."""
+    READ_AT.set_to_current_time()
     HEAD.set(standing.head)
     for item in standing.items:
         CHECKPOINT.labels(item.name).set(item.checkpoint)
         LAG_EVENTS.labels(item.name).set(item.lag_events)
         LAG_SECONDS.labels(item.name).set(item.lag_s)
         RUNNING.labels(item.name).set(item.state == "running")
-        HELD.labels(item.name).set(item.holder == holder)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -60,6 +61,8 @@ class Runner:
             )
             for projection in projections.values()
         ]
+        for name in projections:
+            metrics.watch_lease(name, partial(leases.holds, name))
         self._complaints: tuple[str, ...] = ()
         listener.subscribe(self._hear)
 
@@ -107,7 +110,7 @@ class Runner:
         return follower.is_fit_for(checkpoint_of(item) if item else None)
 
     def _show(self, standing: Standing) -> None:
-        metrics.show_standing(standing, self._leases.holder)
+        metrics.show_standing(standing)
         found = tuple(complaints(standing, self.projections))
         if found != self._complaints:
             self._complaints = found

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from keelson.log.listen import Listener
 from keelson.query.endpoints import not_built_routes, routes_of
 from keelson.query.freshness import Freshness
 from keelson.query.log_routes import log_endpoints
@@ -15,6 +14,7 @@ from keelson.service.app import Application, create_app
 from keelson.service.authentication import OperatorToken
 from keelson.service.checkpoints import CHANNEL, Checkpoints
 from keelson.service.lifecycle import background
+from keelson.service.listening import service_listener
 from keelson.service.pools import service_pool
 
 NAME = "query"
@@ -50,8 +50,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pool and what reads by it; put `pool`, `freshness` and `rows` into the application's state."""
     settings: QuerySettings = app.state.settings
     async with service_pool(NAME, settings) as pool:
-        listener = Listener(settings.listen_database_url, CHANNEL, application_name=f"keelson-{NAME}-listener")
-        checkpoints = Checkpoints(pool, listener, app.state.epoch)
+        checkpoints = Checkpoints(pool, service_listener(NAME, settings, CHANNEL), app.state.epoch)
         app.state.pool = pool
         app.state.freshness = Freshness(pool, checkpoints)
         app.state.rows = RowReader(pool)

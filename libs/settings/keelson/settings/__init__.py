@@ -1,0 +1,38 @@
+"""Settings from the environment: one struct per program, read once, all that is wrong reported at once.
+
+msgspec reads them, as it reads everything else: no second validation library, and constraints are written as they are
+for commands and events.
+"""
+
+from keelson.settings.database import holds_password, with_password
+from keelson.settings.declared import (
+    DatabaseSettings,
+    DatabaseUrl,
+    DeclaredSettings,
+    Port,
+    Seconds,
+    Secret,
+    SettingsError,
+    Token,
+    is_secret,
+    unknown_in,
+)
+from keelson.settings.environment import variable_of
+from keelson.settings.words import expected_of
+
+__all__ = (
+    "DatabaseSettings",
+    "DatabaseUrl",
+    "DeclaredSettings",
+    "Port",
+    "Seconds",
+    "Secret",
+    "SettingsError",
+    "Token",
+    "expected_of",
+    "holds_password",
+    "is_secret",
+    "unknown_in",
+    "variable_of",
+    "with_password",
+)
