@@ -101,7 +101,7 @@ MUTANTS = (
         "F23",
         "a rebuild is swapped in without what came last",
         _REBUILD,
-        "            await self._write(connection, rest)\n",
+        "            await self._write(connection, self._fold(rest))\n",
         "",
         ("integration/test_rebuild.py::test_f23_what_comes_just_before_the_swap_is_in_the_new_tables",),
     ),
