@@ -32,7 +32,7 @@ demo: $(INSTALLED) ## a small company's platform from nothing, against a running
 check: $(INSTALLED) ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy libs services deploy/local tests
+	$(BIN)/mypy libs services deploy tests
 	$(BIN)/lint-imports
 
 format: $(INSTALLED) ## format, and mend what can be mended
@@ -53,6 +53,7 @@ lock: $(INSTALLED) ## renew the pinned versions in requirements/
 	for image in command projector query cli; do \
 	  $(BIN)/uv export --quiet --frozen --no-dev --no-emit-workspace --no-header --package keelson-$$image -o requirements/$$image.txt || exit 1; \
 	done
+	$(BIN)/uv export --quiet --frozen --only-group build --no-emit-workspace --no-header -o requirements/build.txt
 	$(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header -o requirements/dev.txt
 
 docs: $(INSTALLED) ## write docs/events.md and the JSON Schemas anew from the code
