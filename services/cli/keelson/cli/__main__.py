@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
 
 from keelson.cli.epochs import begin_epoch, read_reason
+from keelson.cli.passwords import PasswordsError, prepare_roles, read_passwords
 from keelson.cli.settings import CliSettings
 from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
@@ -40,7 +42,13 @@ class _UrlError(Exception):
     """The URL cannot be read. What asyncpg says of it may hold the password, and is not shown."""
 
 
-_EXPECTED: tuple[type[BaseException], ...] = (*_UNUSABLE, asyncpg.PostgresError, UnknownEventError, _UrlError)
+_EXPECTED: tuple[type[BaseException], ...] = (
+    *_UNUSABLE,
+    asyncpg.PostgresError,
+    PasswordsError,
+    UnknownEventError,
+    _UrlError,
+)
 
 
 def main() -> int:
@@ -60,6 +68,8 @@ def _reason(error: BaseException) -> str:
     match error:
         case _UrlError():
             return "KEELSON_DATABASE_URL is not the URL of a PostgreSQL database"
+        case PasswordsError():
+            return str(error)
         case UnknownEventError():
             return f"the log was written by a newer version: {error}"
         case asyncpg.InsufficientPrivilegeError():
@@ -74,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="keelson", description="Keelson's command line for operators.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     migrating = commands.add_parser("migrate", help="bring the database's schema up to date (as the log's owner)")
+    migrating.add_argument(
+        "--passwords",
+        type=Path,
+        metavar="FOLDER",
+        help="before, create the services' roles and set their passwords, each from the file there named like it",
+    )
     migrating.set_defaults(run=_migrate)
     claims = commands.add_parser("claims", help="compare the claims with the log, or derive them again")
     ways = claims.add_subparsers(required=True, metavar="WAY")
@@ -108,7 +124,10 @@ async def _run(dsn: str, arguments: argparse.Namespace) -> int:
         connection.terminate()
 
 
-async def _migrate(_given: argparse.Namespace, connection: Connection) -> int:
+async def _migrate(given: argparse.Namespace, connection: Connection) -> int:
+    if given.passwords is not None:
+        await prepare_roles(connection, read_passwords(given.passwords))
+        _say("the services' roles have their passwords")
     for name in await migrate(connection):
         _say(f"applied {name}")
     _say("the schema is up to date")
