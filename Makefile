@@ -34,7 +34,7 @@ up: ## build the images, start everything as containers, wait until it is ready
 	@deploy/compose/write_dev.sh
 
 down: ## stop the containers; data and secrets stay in their volumes
-	docker compose down
+	docker compose --profile observe down
 	@rm -f "$${KEELSON_HOME:-.keelson}/dev.json"
 
 logs: ## follow what the containers log
