@@ -24,6 +24,8 @@ from support.waiting import free_port
 STUB = Path(__file__).with_name("stub.py")
 DEADLINE_S = 10.0
 SILENCE_S = 60.0
+# The interval of the front's checks, and what a busy machine adds.
+FOUND_OUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ def test_a_replica_that_is_not_ready_is_found_out_at_once(front: Front) -> None:
             (answer,) = front.send(_request("GET", "/v1/x"))
             if answer.status != 200:
                 refused.append(now)
-    assert not refused or refused[-1] - refused[0] < 0.5
+    assert not refused or refused[-1] - refused[0] < FOUND_OUT_S
 
 
 def test_a_stream_is_passed_on_as_it_comes(front: Front) -> None:

@@ -115,9 +115,11 @@ class Composed:
     # ---- what runs ----
 
     def replicas(self, service: str) -> list[Container]:
-        """Give the running containers of a service."""
-        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
-        found = self.engine.containers.list(filters={"label": labels})
+        """Give the running containers of a service; not others from its image, which bears the first two labels too."""
+        labels = {"project": self.project, "service": service, "oneoff": "False"}
+        found = self.engine.containers.list(
+            filters={"label": [f"com.docker.compose.{name}={value}" for name, value in labels.items()]}
+        )
         return sorted(found, key=lambda each: int(each.labels["com.docker.compose.container-number"]))
 
     def logs(self, service: str, lines: int = 40) -> str:
