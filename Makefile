@@ -8,10 +8,10 @@ INSTALLED := .venv/.installed
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help install run demo check format test mutate bench lock docs clean
+.PHONY: help install run demo up down logs scale roll check format test test-containers mutate bench lock docs clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## install everything into .venv
 
@@ -29,10 +29,29 @@ run: $(INSTALLED) ## start PostgreSQL and the three services; Ctrl-C stops them
 demo: $(INSTALLED) ## a small company's platform from nothing, against a running stack
 	@exec $(BIN)/python -m keelson.local demo
 
+up: ## build the images, start everything as containers, wait until it is ready
+	KEELSON_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose up --detach --build --wait
+	@deploy/compose/write_dev.sh
+
+down: ## stop the containers; data and secrets stay in their volumes
+	docker compose --profile observe down
+	@rm -f "$${KEELSON_HOME:-.keelson}/dev.json"
+
+logs: ## follow what the containers log
+	docker compose logs --follow --tail 100
+
+SCALED := $(foreach each,command projector query,$(if $($(each)),$(each)))
+scale: ## run so many replicas: make scale command=2 query=3 projector=2
+	@[ -n "$(SCALED)" ] || { echo "say how many: make scale command=2 query=3 projector=2" >&2; exit 2; }
+	docker compose up --detach --wait --no-deps --no-recreate $(foreach each,$(SCALED),--scale $(each)=$($(each))) $(SCALED)
+
+roll: ## replace replicas one by one, losing no request: make roll service=command
+	@deploy/compose/roll.sh $(service)
+
 check: $(INSTALLED) ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy libs services deploy/local tests
+	$(BIN)/mypy libs services deploy tests
 	$(BIN)/lint-imports
 
 format: $(INSTALLED) ## format, and mend what can be mended
@@ -41,6 +60,9 @@ format: $(INSTALLED) ## format, and mend what can be mended
 
 test: $(INSTALLED) ## every test: unit, properties, architecture, integration, system
 	$(BIN)/pytest $(ARGS)
+
+test-containers: $(INSTALLED) ## the images and the compose stack, broken on purpose; needs a Docker engine
+	$(BIN)/pytest -s tests/containers $(ARGS)
 
 mutate: $(INSTALLED) ## take each guard out of a copy of the code, and see a test fail; ARGS="F9 F35" for some
 	@PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
@@ -53,9 +75,10 @@ lock: $(INSTALLED) ## renew the pinned versions in requirements/
 	for image in command projector query cli; do \
 	  $(BIN)/uv export --quiet --frozen --no-dev --no-emit-workspace --no-header --package keelson-$$image -o requirements/$$image.txt || exit 1; \
 	done
+	$(BIN)/uv export --quiet --frozen --only-group build --no-emit-workspace --no-header -o requirements/build.txt
 	$(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header -o requirements/dev.txt
 
-docs: $(INSTALLED) ## write docs/events.md and the JSON Schemas anew from the code
+docs: $(INSTALLED) ## write what is generated from the code: events, settings, JSON Schemas, the dashboard
 	$(BIN)/python -m keelson.local docs
 
 clean: ## remove what was installed and built (data in .keelson stays)

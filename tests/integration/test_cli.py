@@ -12,10 +12,12 @@ import asyncpg
 import msgspec
 import pytest
 
+from keelson.local.database import with_role
 from keelson.log.migrate import MIGRATIONS
 from keelson.log.prune import prune_keys
 from keelson.log.read import read_head
-from support.database import Cluster, Database
+from keelson.log.roles import SERVICE_ROLES
+from support.database import Cluster, Database, running_server
 from support.decisions import PROJECT, an_app, decide, made_id
 from support.log import append_group, assert_sound, connected, read_all, read_epoch
 from support.waiting import free_port
@@ -77,6 +79,36 @@ async def test_the_password_may_come_from_a_file_of_its_own(database: Database, 
     ended = await _run(None, "migrate", **files)
     assert (ended.code, _is_one_clear_line(ended)) == (2, True)
     assert "password authentication failed" in ended.complained
+
+
+async def test_migrate_sets_the_passwords_of_the_services_roles_from_files(tmp_path: Path) -> None:
+    """On a server of its own, as an owner who may create roles and is no superuser; a second time with others."""
+    with running_server() as server:
+        async with connected(server.url()) as admin:
+            await admin.execute("CREATE ROLE keelson LOGIN CREATEROLE PASSWORD 'owner'")
+            await admin.execute("CREATE DATABASE keelson OWNER keelson")
+        owner = with_role(server.url("keelson"), "keelson", "owner")
+        for attempt in ("first", "second"):
+            for role in SERVICE_ROLES:
+                (tmp_path / role).write_text(f"{attempt}/of {role}'s\n")
+            ended = await _run(owner, "migrate", "--passwords", str(tmp_path))
+            assert (ended.code, ended.said[0]) == (0, "the services' roles have their passwords"), ended
+            for role in SERVICE_ROLES:
+                async with connected(with_role(owner, role, f"{attempt}/of {role}'s")) as connection:
+                    assert await connection.fetchval("SELECT current_user") == role
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read (No such"), (b"", "empty"), (b"\xff", "UTF-8")])
+async def test_a_password_that_cannot_be_read_is_told_by_its_file(
+    database: Database, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "keelson_command").write_bytes(content)
+    ended = await _run(database.owner_dsn, "migrate", "--passwords", str(tmp_path))
+    assert ended.code == 2
+    assert _is_one_clear_line(ended)
+    assert f"{tmp_path}/keelson_command" in ended.complained
+    assert said in ended.complained
 
 
 async def test_claims_are_verified_and_rebuilt(database: Database) -> None:

@@ -305,6 +305,26 @@ async def test_a_second_signal_ends_the_process_at_once(sample: Sample) -> None:
     assert sample.logged("stop_forced")
 
 
+async def test_a_replica_that_stops_answers_until_the_balancer_can_know(start: Start) -> None:
+    sample = await start(flaw=NO_DATABASE, until="/readyz", drain_delay_s="3")
+    (sample.folder / "go-on").touch()
+    sample.process.send_signal(signal.SIGTERM)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sample.process.wait(), 1)  # idle as it is, it would have ended
+    assert (await sample.ask("GET", "/readyz")).status == 503
+    assert (await sample.ask("GET", "/slow")).status == 200
+    assert await sample.exit_code() == 0
+
+
+async def test_a_second_signal_ends_the_process_also_while_it_drains(start: Start) -> None:
+    sample = await start(flaw=NO_DATABASE, until="/readyz", drain_delay_s="60")
+    sample.process.send_signal(signal.SIGTERM)
+    await eventually(lambda: sample.logged("stop_asked"))
+    sample.process.send_signal(signal.SIGTERM)
+    assert await sample.exit_code() == 1
+    assert sample.logged("stop_forced")
+
+
 # ---- failing --------------------------------------------------------------------------------------------------------
 
 

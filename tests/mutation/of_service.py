@@ -76,7 +76,7 @@ MUTANTS = (
         "F33",
         "requests that wait for a view are not told that the service stops",
         _CHECKPOINTS,
-        "        on_drain(self.give_up)\n",
+        "        on_stop(self.give_up)\n",
         "",
         (
             f"{_HARDENING}::test_f33_a_command_that_waits_for_its_views_is_answered",
@@ -87,9 +87,17 @@ MUTANTS = (
         "F33",
         "nobody is told that the service stops",
         _LIFECYCLE,
-        "                callback()\n",
-        "                pass\n",
+        "            callback()\n",
+        "            pass\n",
         (f"{_HARDENING}::test_f33_a_command_that_waits_for_its_views_is_answered",),
+    ),
+    Mutant(
+        "F33",
+        "a replica that stops accepts nothing more before a balancer can know",
+        f"{_SERVICE}/server.py",
+        "        if self._drain_delay_s and self._app.lifecycle.answers:\n",
+        "        if False:\n",
+        ("integration/test_service_http.py::test_a_replica_that_stops_answers_until_the_balancer_can_know",),
     ),
     Mutant(
         "F35",

@@ -19,6 +19,7 @@ from support.database import Cluster, running_cluster
 from support.independent import Event, faults_of_log, faults_of_rules, faults_of_views, fold_views
 from support.judging import judge, keep_log, read_when_caught_up
 from support.load import Load
+from support.reading import read_back
 from support.stack import Stack, running_stack
 from support.waiting import eventually
 
@@ -72,7 +73,7 @@ async def run_under_fire(stack: Stack, load: Load, seed: int) -> tuple[Counter[s
     ):
         for writer in range(WRITERS):
             group.create_task(load.write(session, writer, stop))
-        reader = group.create_task(read_back(session, stack, load, stop))
+        reader = group.create_task(read_back(session, stack.queries[0].url, load, stop))
         try:
             kills = await kill_at_random(stack, load, Random(seed))
         finally:
@@ -105,32 +106,6 @@ async def kill_at_random(stack: Stack, load: Load, random: Random) -> Counter[st
 async def acknowledge(load: Load, goal: int) -> None:
     """Wait until so many commands are acknowledged in all."""
     await eventually(lambda: len(load.acknowledged) >= goal, 120, interval_s=0.01)
-
-
-async def read_back(session: aiohttp.ClientSession, stack: Stack, load: Load, stop: asyncio.Event) -> int:
-    """Read what was just written, where a query service answers: it must be there, and no older."""
-    reads = 0
-    headers = {"Authorization": f"Bearer {stack.operator_token}", "Prefer": "wait=5"}
-    while not stop.is_set():
-        await asyncio.sleep(0.05)
-        written = [each for each in load.acknowledged[-20:] if each.content["changed"] and "events" in each.content]
-        if not written:
-            continue
-        last = written[-1].content["events"][-1]
-        kind = last["aggregate_id"].partition("_")[0]
-        url = f"{stack.queries[0].url}/v1/{kind}s/{last['aggregate_id']}?min_position={last['position']}"
-        try:
-            async with session.get(url, headers=headers) as response:
-                body = await response.json()
-        except (aiohttp.ClientError, TimeoutError):
-            continue
-        if response.status == 200:
-            reads += 1
-            if body["resource_version"] < last["seq"] or int(response.headers["Keelson-Position"]) < last["position"]:
-                load.faults.append(f"{url} gave {body}")
-        elif response.status not in (503, 504):
-            load.faults.append(f"{url}: {response.status} {body}")
-    return reads
 
 
 async def test_the_judges_see_what_they_should() -> None:

@@ -122,6 +122,7 @@ def test_every_setting_may_be_a_file(tmp_path: Path) -> None:
         "KEELSON_STATEMENT_TIMEOUT_S": "1.5",
         "KEELSON_RECEIVE_DEADLINE_S": "1.5",
         "KEELSON_BODY_DEADLINE_S": "1.5",
+        "KEELSON_DRAIN_DELAY_S": "1.5",
         "KEELSON_SHUTDOWN_GRACE_S": "1.5",
     }
     assert len(values) == len(msgspec.structs.fields(Settings))

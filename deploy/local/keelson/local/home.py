@@ -28,13 +28,13 @@ class Secrets(msgspec.Struct, frozen=True):
 
 
 class Dev(msgspec.Struct, frozen=True):
-    """How to reach a running stack: what dev.json says."""
+    """How to reach a running stack: what dev.json says. In containers, neither projector nor database is reached."""
 
     command_url: str
     query_url: str
-    projector_url: str
     operator_token: str
-    database_url: str
+    projector_url: str | None = None
+    database_url: str | None = None
 
 
 class Home:
@@ -95,7 +95,9 @@ class Home:
         try:
             return msgspec.json.decode(self.dev_file.read_bytes(), type=Dev)
         except FileNotFoundError:
-            raise LocalError(f"no stack runs on {self.folder}: start one by `make run` and wait for READY") from None
+            raise LocalError(
+                f"no stack runs on {self.folder}: start one by `make run` and wait for READY, or by `make up`"
+            ) from None
 
     def open_log(self, name: str) -> Path:
         """Begin a log file, keeping the run before as `<name>.log.1`; return its path."""

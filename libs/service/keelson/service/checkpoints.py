@@ -15,7 +15,7 @@ from keelson.log.database import UNAVAILABLE, Pool
 from keelson.log.listen import Listener
 from keelson.log.queries import load
 from keelson.service.epoch import Epoch
-from keelson.service.lifecycle import on_drain
+from keelson.service.lifecycle import on_stop
 
 CHANNEL = "keelson_checkpoint"
 
@@ -71,7 +71,7 @@ class Checkpoints:
 
     async def run(self) -> None:
         """Listen and look, until cancelled; outlives the database's absence. Nobody waits once the service stops."""
-        on_drain(self.give_up)
+        on_stop(self.give_up)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listener.run(), name="checkpoint listener")
             tasks.create_task(self._keep_looking(), name="checkpoint poll")

@@ -69,11 +69,11 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def on_drain(callback: Callable[[], None]) -> None:
-    """Have the service that this task works for call this when it begins to stop: whatever waits shall end (F33)."""
+def on_stop(callback: Callable[[], None]) -> None:
+    """Have the service that this task works for call this when it stops accepting: whatever waits shall end (F33)."""
     lifecycle = _CURRENT.get()
     if lifecycle is not None:
-        lifecycle.drains.append(callback)
+        lifecycle.waits.append(callback)
 
 
 class Lifecycle:
@@ -85,7 +85,7 @@ class Lifecycle:
         self.phase: Literal["starting", "serving", "draining", "stopped"] = "starting"
         self.waits_for = "the service is starting"
         self.failure: Exception | None = None
-        self.drains: list[Callable[[], None]] = []
+        self.waits: list[Callable[[], None]] = []
         self.on_failure: Callable[[], None] = lambda: None
 
     @property
@@ -94,11 +94,14 @@ class Lifecycle:
         return self.phase in ("serving", "draining")
 
     def drain(self) -> None:
-        """Stop being ready; requests are answered until `run_within` ends."""
+        """Stop being ready; requests are answered as ever, until `run_within` ends."""
         if self.phase == "serving":
             self.phase = "draining"
-            for callback in self.drains:
-                callback()
+
+    def end_waits(self) -> None:
+        """Have whatever waits for something else answer with what there is; safe to call again."""
+        for callback in self.waits:
+            callback()
 
     @asynccontextmanager
     async def run_within(self) -> AsyncIterator[None]:

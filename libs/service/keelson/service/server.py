@@ -49,9 +49,10 @@ def run(settings_type: type[S], build: Callable[[S], Application]) -> int:
 def serve(app: Application, settings: Settings, unknown: Mapping[str, str | None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, or until the service fails; give the process's exit code.
 
-    A signal ends readiness, then stops accepting, then lets requests in flight finish for `shutdown_grace_s` at most. A
-    second signal ends the process at once. `unknown` are variables that the settings do not know, each with the one
-    that may be meant: said, and no reason to refuse, since they may be meant for others.
+    A signal ends readiness; after `drain_delay_s`, in which requests are still accepted and answered, the service stops
+    accepting, and lets requests in flight finish for `shutdown_grace_s` at most. A second signal ends the process at
+    once. `unknown` are variables that the settings do not know, each with the one that may be meant: said, and no
+    reason to refuse, since they may be meant for others.
     """
     configure_logging(app.name, settings.log_level)
     for variable, meant in (unknown or {}).items():
@@ -101,6 +102,8 @@ class Server(uvicorn.Server):
             )
         )
         self._app = app
+        self._stopping = False
+        self._drain_delay_s = settings.drain_delay_s
         self._overdue_s = settings.shutdown_grace_s + CLOSING_S
 
     @contextmanager
@@ -116,18 +119,26 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """Begin to stop: not ready from now on, and gone within the grace period."""
+        """Begin to stop at once: not ready from now on, and gone within the grace period."""
+        self._stopping = True
         if self.should_exit:
             return
         self._app.lifecycle.drain()
+        self._app.lifecycle.end_waits()
         self.should_exit = True
         asyncio.get_running_loop().call_later(self._overdue_s, _end, "stop_overdue")
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self.should_exit:
+        if self._stopping:
             _end("stop_forced")
         _log.info("stop_asked", signal=number.name)
-        self.stop()
+        self._stopping = True
+        if self._drain_delay_s and self._app.lifecycle.answers:
+            # Whoever balances load has yet to see that this replica is not ready; until then it gets requests.
+            self._app.lifecycle.drain()
+            asyncio.get_running_loop().call_later(self._drain_delay_s, self.stop)
+        else:
+            self.stop()
 
 
 def _end(event: str) -> None:

@@ -35,7 +35,15 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     statement_timeout_s: Annotated[Seconds, Meta(description="what a statement may take")] = 5.0
     receive_deadline_s: Annotated[Seconds, Meta(description="what a request's head may take to arrive")] = 10.0
     body_deadline_s: Annotated[Seconds, Meta(description="what a request's body may take to arrive")] = 10.0
-    shutdown_grace_s: Annotated[Seconds, Meta(description="after SIGTERM, what requests in flight may take")] = 10.0
+    drain_delay_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=300,
+            description="after SIGTERM, not ready but answering: longer than a load balancer takes to see it",
+        ),
+    ] = 0.0
+    shutdown_grace_s: Annotated[Seconds, Meta(description="after that, what requests in flight may take")] = 10.0
 
     def __post_init__(self) -> None:
         listen_url = self.listen_database_url

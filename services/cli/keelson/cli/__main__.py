@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
 
 from keelson.cli.epochs import begin_epoch, read_reason
+from keelson.cli.passwords import PasswordsError, prepare_roles, read_passwords
 from keelson.cli.settings import CliSettings
 from keelson.events.registry import UnknownEventError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
@@ -46,6 +48,7 @@ _EXPECTED: tuple[type[BaseException], ...] = (
     *_UNUSABLE,
     asyncpg.PostgresError,
     SharedSessionsError,
+    PasswordsError,
     UnknownEventError,
     _UrlError,
 )
@@ -68,7 +71,7 @@ def _reason(error: BaseException) -> str:
     match error:
         case _UrlError():
             return f"{_DATABASE} is not the URL of a PostgreSQL database"
-        case SharedSessionsError():
+        case SharedSessionsError() | PasswordsError():
             return str(error)
         case UnknownEventError():
             return f"the log was written by a newer version: {error}"
@@ -84,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="keelson", description="Keelson's command line for operators.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     migrating = commands.add_parser("migrate", help="bring the database's schema up to date (as the log's owner)")
+    migrating.add_argument(
+        "--passwords",
+        type=Path,
+        metavar="FOLDER",
+        help="before, create the services' roles and set their passwords, each from the file there named like it",
+    )
     migrating.set_defaults(run=_migrate)
     claims = commands.add_parser("claims", help="compare the claims with the log, or derive them again")
     ways = claims.add_subparsers(required=True, metavar="WAY")
@@ -120,7 +129,10 @@ async def _run(dsn: str, arguments: argparse.Namespace) -> int:
         connection.terminate()
 
 
-async def _migrate(_given: argparse.Namespace, connection: Connection) -> int:
+async def _migrate(given: argparse.Namespace, connection: Connection) -> int:
+    if given.passwords is not None:
+        await prepare_roles(connection, read_passwords(given.passwords))
+        _say("the services' roles have their passwords")
     for name in await migrate(connection):
         _say(f"applied {name}")
     _say("the schema is up to date")

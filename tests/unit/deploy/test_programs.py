@@ -1,0 +1,101 @@
+"""The small programs that images and the compose stack run: secrets, health, and what belongs into an image."""
+
+import http.server
+import os
+import runpy
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.repository import ROOT
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Lend the program's names; who is given which file is noted, since only root may give files away."""
+    program = runpy.run_path(str(ROOT / "deploy/compose/make_secrets.py"))
+    program["given"] = {}
+    monkeypatch.setattr(os, "chown", lambda file, uid, gid: program["given"].update({file: (uid, gid)}))
+    return program
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Give what every file below a folder holds."""
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_container_finds_what_is_its_own_and_nobody_else_can_read_it(
+    secrets: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secrets["make_secrets"](tmp_path)
+    made = contents(tmp_path)
+    assert made["migrate/keelson_command"] == made["command/database_password"]
+    assert made["migrate/owner_password"] == made["postgres/owner_password"]
+    assert made["command/operator_token"] == made["query/operator_token"] == made["projector/operator_token"]
+    of_roles = {made[f"{service}/database_password"] for service in ("command", "projector", "query")}
+    assert len(of_roles | {made["postgres/superuser_password"], made["postgres/owner_password"]}) == 5
+    assert {name for name in made if name.startswith("query/")} == {"query/database_password", "query/operator_token"}
+    assert min(map(len, (text for name, text in made.items() if name != "complete"))) >= 40
+    files = [path for path in tmp_path.rglob("*/*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o400}
+    owners = {path: secrets["given"][path] for path in files}
+    assert {path.parent.name for path, owner in owners.items() if owner == (999, 999)} == {"postgres"}
+    assert set(owners.values()) == {(999, 999), (10001, 10001)}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
+    secrets: dict[str, Any], tmp_path: Path
+) -> None:
+    secrets["make_secrets"](tmp_path)
+    first = contents(tmp_path)
+    secrets["make_secrets"](tmp_path)
+    assert contents(tmp_path) == first
+    (tmp_path / "complete").unlink()
+    secrets["make_secrets"](tmp_path)
+    second = contents(tmp_path)
+    assert second.keys() == first.keys()
+    assert second["migrate/keelson_query"] == second["query/database_password"] != first["query/database_password"]
+
+
+class Readiness(http.server.BaseHTTPRequestHandler):
+    """A service that answers what it is told to."""
+
+    protocol_version = "HTTP/1.1"
+    status = 200
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_a_container_is_healthy_when_its_service_is_ready(
+    status: int, healthy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Readiness, "status", status)
+    is_ready = runpy.run_path(str(ROOT / "deploy/image/healthcheck.py"))["is_ready"]
+    with http.server.HTTPServer(("127.0.0.1", 0), Readiness) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert is_ready(server.server_port) is healthy
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not is_ready(server.server_port)
+
+
+def test_an_image_gets_the_libraries_that_its_service_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    members_of = runpy.run_path("deploy/image/members.py")["members_of"]
+    names = {service: {path.name for path in members_of(Path("services") / service)} for service in ("cli", "query")}
+    assert names["cli"] == {"cli", "events", "log", "settings"}
+    assert names["query"] == {"query", "events", "log", "service", "settings", "views"}
