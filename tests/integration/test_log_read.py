@@ -118,6 +118,26 @@ async def test_pages_follow_one_another_and_end_where_commands_end(database: Dat
             assert (page.envelopes, page.head) == ([], len(envelopes))
 
 
+@pytest.mark.parametrize("max_bytes", [1, 300, 5_000, 10**9])
+async def test_pages_are_full_by_bytes_too(database: Database, max_bytes: int) -> None:
+    async with a_story(database) as (connection, envelopes):
+        seen: list[Envelope] = []
+        while len(seen) < len(envelopes):
+            page = await read_page(connection, Position(len(seen)), 1000, max_bytes=max_bytes)
+            assert page.envelopes == envelopes[len(seen) : len(seen) + _full(envelopes[len(seen) :], max_bytes)]
+            seen.extend(page.envelopes)
+
+
+def _full(envelopes: list[Envelope], max_bytes: int) -> int:
+    """Give how many events fill a page: up to the end of the command in which their payloads hold so many bytes."""
+    held = 0
+    for number, each in enumerate(envelopes, start=1):
+        held += len(each.payload.encode())
+        if held >= max_bytes and each.command_end:
+            return number
+    return len(envelopes)
+
+
 async def test_an_aggregates_events_come_in_order_of_seq(database: Database) -> None:
     async with a_story(database) as (connection, envelopes):
         for aggregate_id in {each.aggregate_id for each in envelopes}:

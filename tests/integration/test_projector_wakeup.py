@@ -7,7 +7,8 @@ import pytest
 
 from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL
-from keelson.projector.pages import LONGEST_REST_S, SHORTEST_REST_S, rest_after
+from keelson.projector import pages as reading
+from keelson.projector.pages import LONGEST_REST_S, SHORTEST_REST_S, Pages, rest_after
 from keelson.projector.runner import Runner
 from keelson.service.checkpoints import CHANNEL
 from support.database import Database
@@ -124,6 +125,23 @@ async def test_the_end_of_the_log_rests_so_that_small_pages_become_larger_ones(d
 @pytest.mark.parametrize(("events", "rest_s"), [(0, SHORTEST_REST_S), (20, 0.01), (1000, LONGEST_REST_S)])
 def test_the_more_comes_at_once_the_longer_the_rest(events: int, rest_s: float) -> None:
     assert rest_after(events) == pytest.approx(rest_s)
+
+
+async def test_pages_that_are_kept_for_others_are_bounded_by_bytes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "KEPT_BYTES", 2000)
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        told = Story(seed=29, first=2).tell(300)
+        await insert(owner, told)
+        pages = Pages(pool, page_size=5, lagging_page_size=5)
+        after = 1
+        while after < told[-1].position:
+            batch = await pages.read(after)
+            assert batch.start == after
+            after = batch.end
+            # What was read last is let in beyond the bound, and makes room at the next reading.
+            assert sum(kept.size_bytes for _, kept in list(pages._kept)[1:]) <= 2000
 
 
 async def is_quiet(runner: Runner) -> bool:

@@ -87,7 +87,7 @@ async def begin_epoch(owner: Connection, name: str) -> None:
 
 async def read_all(connection: Connection) -> list[Envelope]:
     """Give every event in order."""
-    page = await read_page(connection, Position(0), 1_000_000)
+    page = await read_page(connection, Position(0), 1_000_000, max_bytes=10**12)
     return page.envelopes
 
 

@@ -97,7 +97,7 @@ async def fold_log(
 ) -> Rows:
     """Give what a projection's tables should hold, by applying the log event by event in memory."""
     memory = Memory(projection)
-    page = await read_page(db, 0, 10**9)  # type: ignore[arg-type]
+    page = await read_page(db, 0, 10**9, max_bytes=10**12)  # type: ignore[arg-type]
     for envelope in page.envelopes:
         if envelope.position not in skips and (until is None or envelope.position <= until):
             memory.apply(envelope, REGISTRY.decode(envelope.type, envelope.version, envelope.payload))

@@ -13,6 +13,8 @@ from keelson.log.queries import load
 
 # How many positions one filtered request may examine; a page may come back empty with a cursor to go on from.
 WINDOW = 10_000
+# What the payloads of a page may hold, so that whoever reads thousands of events at once is not killed by large ones.
+MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 _READ_HEAD = load(__file__, "read_head")
 _READ_PAGE = load(__file__, "read_page")
@@ -70,9 +72,9 @@ async def read_head(db: Database) -> Head:
     return Head(*row)
 
 
-async def read_page(db: Database, after: Position, limit: int) -> Page:
-    """Give the events after a position, unfiltered; the limit may be exceeded by the rest of one command."""
-    rows = await db.fetch(_READ_PAGE, after, limit)
+async def read_page(db: Database, after: Position, limit: int, *, max_bytes: int = MAX_PAGE_BYTES) -> Page:
+    """Give the events after a position, unfiltered; the rest of one command may exceed what fills a page."""
+    rows = await db.fetch(_READ_PAGE, after, limit, max_bytes)
     if not rows:
         raise LookupError("the log has no head: migrate the database first")
     envelopes = [Envelope(*islice(row, 2, None)) for row in rows] if rows[0]["position"] is not None else []

@@ -28,6 +28,11 @@ class Batch:
         return self.start + len(self.envelopes)
 
     @property
+    def size_bytes(self) -> int:
+        """About what the payloads hold: characters, not bytes."""
+        return sum([len(envelope.payload) for envelope in self.envelopes])
+
+    @property
     def is_last(self) -> bool:
         """Whether the log held no more when this was read."""
         return self.end >= self.head

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 # How far projections can drift apart and still share what was read: a fast one never waits for a slow one.
 KEPT_EVENTS = 20_000
+KEPT_BYTES = 32 * 1024 * 1024
 KEPT_BATCHES = 64
 # And for how long: much shorter than any restore takes, after which what was read may never have been.
 KEPT_S = 2.0
@@ -87,6 +88,7 @@ class Pages:
         self._registry = registry
         self._kept: deque[tuple[float, Batch]] = deque()
         self._kept_events = 0
+        self._kept_bytes = 0
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._head = 0
         self._hearing = 0
@@ -111,14 +113,18 @@ class Pages:
 
     def _find(self, after: int) -> Batch | None:
         while self._kept and (self._kept[-1][0] < time.monotonic() - KEPT_S or self._holds_too_much()):
-            self._kept_events -= len(self._kept.pop()[1].envelopes)
+            self._count(self._kept.pop()[1], -1)
         for _, batch in self._kept:
             if batch.start <= after < batch.end:
                 return batch.since(after)
         return None
 
     def _holds_too_much(self) -> bool:
-        return self._kept_events > KEPT_EVENTS or len(self._kept) > KEPT_BATCHES
+        return self._kept_events > KEPT_EVENTS or self._kept_bytes > KEPT_BYTES or len(self._kept) > KEPT_BATCHES
+
+    def _count(self, batch: Batch, sign: int) -> None:
+        self._kept_events += sign * len(batch.envelopes)
+        self._kept_bytes += sign * batch.size_bytes
 
     async def _read(self, after: int) -> Batch:
         at_end = after >= self._head
@@ -137,7 +143,7 @@ class Pages:
             self._rests_until = began_at + rest_after(len(batch.envelopes))
         if batch.envelopes:
             self._kept.appendleft((time.monotonic(), batch))
-            self._kept_events += len(batch.envelopes)
+            self._count(batch, 1)
         return batch
 
     async def _rest(self) -> None:
