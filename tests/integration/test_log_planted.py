@@ -298,7 +298,7 @@ class BusyLog:
 
 
 async def test_f3_a_page_is_one_statement_with_its_head(database: Database) -> None:
-    async with appending(database.command_dsn) as (appender, epoch), connected(database.projector_dsn) as connection:
+    async with appending(database.command_dsn) as (appender, epoch), connected(database.query_dsn) as connection:
         log = BusyLog(connection, appender, epoch)
         for _ in range(3):
             page = await read_page(log, Position(0), 1000)
