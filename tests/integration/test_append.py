@@ -13,7 +13,7 @@ from keelson.events.ids import AggregateId, Position, Seq
 from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.events.project import ProjectCreated, ProjectDeleted
 from keelson.log.append import Appender
-from keelson.log.confirm import confirm, count_held, read_holder, read_scope
+from keelson.log.confirm import confirm, count_held, read_holder, read_holders, read_scope
 from keelson.log.database import Connection
 from keelson.log.decision import (
     Context,
@@ -305,6 +305,8 @@ async def test_what_a_decision_frees_counts_no_more_and_may_be_taken_by_itself(d
         assert await read_holder(connection, "scope", "a") == two
         assert await read_holder(connection, "scope", "b") is None
         assert await count_held(connection, "scope", [one]) == 1
+        assert await read_holders(connection, "scope") == sorted([one, two])
+        assert await read_holders(connection, "elsewhere") == []
         foreign = decide(epoch, freed=[FreedScope("scope", two)], taken=[TakenKey("scope", "d", two, 0)])
         assert await append_group(connection, foreign) == [KeyTaken("scope", "d", one)]
 

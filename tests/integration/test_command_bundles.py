@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from keelson.log.claims import verify_claims
 from support.command_world import IMAGE, Answer, Replica, World, open_world
 from support.database import Database
-from support.specs import APP, DEPLOY, ENV, ORG, PROJECT, RELEASE, id_of
+from support.specs import APP, DEPLOY, ENV, ORG, PROJECT, RELEASE, ROUTE, id_of
 
 
 @pytest.fixture
@@ -27,12 +28,13 @@ def part(name: str, /, *, if_match: int | None = None, **data: Any) -> dict[str,
     return {"name": name, "data": data} | ({} if if_match is None else {"if_match": if_match})
 
 
+WEB = {"command": ["x"], "ports": [{"name": "http", "port": 8080}]}
 PLATFORM = (
     part("org.create", org_id=ORG, name="acme"),
     part("project.create", project_id=PROJECT, org_id=ORG, name="web"),
     part("app.create", app_id=APP, project_id=PROJECT, name="shop"),
     part("env.create", env_id=ENV, app_id=APP, name="production"),
-    part("release.create", release_id=RELEASE, app_id=APP, image=IMAGE, processes={"web": {"command": ["x"]}}),
+    part("release.create", release_id=RELEASE, app_id=APP, image=IMAGE, processes={"web": WEB}),
     part("deploy.create", deploy_id=DEPLOY, env_id=ENV, release_id=RELEASE),
 )
 
@@ -117,6 +119,25 @@ async def test_a_name_freed_by_an_earlier_one_is_free(world: World, replica: Rep
     taken = await replica.command("app.create", project_id=PROJECT, name="shop")
     assert taken.code == "name_taken"
     assert await world.head() == 8 + 5
+
+
+async def test_in_a_bundle_a_hostname_goes_from_route_to_route(world: World, replica: Replica) -> None:
+    leads: dict[str, Any] = {"env_id": ENV, "process": "web", "port": "http"}
+    other = id_of("route", 2)
+    answer = await replica.bundle(
+        *PLATFORM,
+        part("route.create", route_id=ROUTE, hostname="a.example", **leads),
+        part("route.update", route_id=ROUTE, hostname="b.example"),
+        part("route.create", route_id=other, hostname="a.example", **leads),
+        part("route.delete", route_id=other),
+        part("route.update", route_id=ROUTE, hostname="A.example"),
+    )
+    assert answer.status == 200, answer.body
+    assert await verify_claims(world.log) == []
+    refused(await replica.bundle(part("route.create", hostname="a.example", **leads)), 409, "name_taken", 0)
+    freed = await replica.bundle(part("route.create", hostname="b.example", **leads), part("env.delete", env_id=ENV))
+    refused(freed, 409, "in_use", 1)
+    assert (await replica.command("route.create", hostname="b.example", **leads)).status == 200
 
 
 async def test_a_name_that_only_a_later_one_frees_is_taken(replica: Replica) -> None:

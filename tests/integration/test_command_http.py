@@ -152,6 +152,10 @@ async def test_every_command_works(replica: Replica) -> None:
     await do("deploy.set_status", deploy_id=deploy_id, status="rolling", message="on its way")
     await do("env.scale", env_id=env_id, replicas={"web": 2})
     await do("env.set_config", env_id=env_id, variables={"MODE": "fast"})
+    route = {"hostname": "shop.example", "process": "web", "port": "http"}
+    route_id = (await do("route.create", env_id=env_id, **route))["route_id"]
+    await do("route.update", route_id=route_id, hostname="www.shop.example")
+    await do("route.delete", route_id=route_id)
     await do("env.delete", env_id=env_id)
     await do("app.delete", app_id=app_id)
     await do("project.delete", project_id=project_id)
@@ -194,6 +198,29 @@ async def test_rules_of_state_are_unprocessable(world: World, replica: Replica) 
     many = await replica.command("env.scale", env_id=env_id, replicas={"web": 1001})
     assert (many.status, many.code) == (422, "quota_exceeded")
     assert await world.head() == head
+
+
+async def test_what_a_route_leads_to_must_be_there_and_stay(world: World, replica: Replica) -> None:
+    env_id, without_jobs = await world.create_running_env()
+    leads = {"env_id": env_id, "process": "jobs", "port": "http"}
+    unknown = await replica.command("route.create", hostname="a.example", **leads | {"process": "cron"})
+    assert (unknown.status, unknown.code) == (422, "unknown_process")
+    unknown = await replica.command("route.create", hostname="a.example", **leads | {"port": "admin"})
+    assert (unknown.status, unknown.code) == (422, "unknown_port")
+    route_id = await replica.create("route", hostname="Jobs.Shop.Example", **leads)
+    head = await world.head()
+    taken = await replica.command("route.create", hostname="jobs.shop.EXAMPLE", **leads)
+    assert (taken.status, taken.code) == (409, "name_taken")
+    broken = await replica.command("deploy.create", env_id=env_id, release_id=without_jobs)
+    assert (broken.status, broken.code) == (422, "route_would_break")
+    assert f"{route_id} (jobs.shop.example to http of jobs)" in broken.body["detail"]
+    used = await replica.command("env.delete", env_id=env_id)
+    assert (used.status, used.code) == (409, "in_use")
+    assert await world.head() == head
+    await replica.command("route.update", route_id=route_id, process="web")
+    assert (await replica.command("deploy.create", env_id=env_id, release_id=without_jobs)).status == 200
+    await replica.command("route.delete", route_id=route_id)
+    assert (await replica.command("env.delete", env_id=env_id)).status == 200
 
 
 async def test_what_is_deleted_is_not_found_and_its_name_is_free(world: World, replica: Replica) -> None:

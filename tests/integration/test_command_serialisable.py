@@ -29,6 +29,7 @@ CALLERS = 12
 COMMANDS = 40
 EXISTING = 3
 NAMES = ("a", "b", "c", "d", "e", "f")
+PORTS = [{"name": "http", "port": 8080}]
 
 
 @pytest.fixture
@@ -90,7 +91,11 @@ class Caller:
 
     def processes(self) -> dict[str, Any]:
         """Choose the processes of a release; it always has web."""
-        return {name: {"command": ["x"]} for name in (self.name(), "web")}
+        return {name: {"command": ["x"], "ports": PORTS} for name in (self.name(), "web")}
+
+    def host(self) -> str:
+        """Choose one of a few hostnames."""
+        return f"{self.name()}.example"
 
 
 _MAKE: dict[str, Callable[[Caller], dict[str, Any]]] = {
@@ -116,6 +121,15 @@ _MAKE: dict[str, Callable[[Caller], dict[str, Any]]] = {
         "env_id": c.an("env"),
         "release_id": c.an("release"),
     },
+    "route.create": lambda c: {
+        "route_id": c.any("route"),
+        "env_id": c.an("env"),
+        "hostname": c.host(),
+        "process": "web",
+        "port": "http",
+    },
+    "route.update": lambda c: {"route_id": c.any("route"), "hostname": c.host()},
+    "route.delete": lambda c: {"route_id": c.any("route")},
 }
 
 # What is deleted never comes back: seldom enough that something is left to contend for.
@@ -130,7 +144,7 @@ async def make_platform(replica: Replica) -> None:
         await replica.create("project", project_id=project_id, org_id=org_id, name="project")
         await replica.create("app", app_id=app_id, project_id=project_id, name="app")
         await replica.create("env", env_id=id_of("env", number), app_id=app_id, name="env")
-        release: dict[str, Any] = {"image": IMAGE, "processes": {"web": {"command": ["x"]}}}
+        release: dict[str, Any] = {"image": IMAGE, "processes": {"web": {"command": ["x"], "ports": PORTS}}}
         await replica.create("release", release_id=id_of("release", number), app_id=app_id, **release)
 
 

@@ -13,6 +13,7 @@ from keelson.events.deploy import DeployCreated
 from keelson.events.env import EnvReleaseSet, EnvRenamed
 from keelson.events.ids import PLATFORM_ID, Position, Seq
 from keelson.log import read
+from keelson.views.platform import PLATFORM
 from support.database import Database
 from support.query_world import APP, ENV, ORG, PROJECT, Reader, World, make_id, open_world, served
 
@@ -365,7 +366,7 @@ async def test_projections_tell_how_far_they_are(world: World, reader: Reader) -
     assert 0 < platform.pop("rate") <= 12.5  # forgotten little by little
     assert platform == {
         "name": "platform",
-        "version": 1,
+        "version": PLATFORM.version,
         "state": "stopped",
         "checkpoint": 5,
         "lag_events": 2,

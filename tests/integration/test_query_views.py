@@ -11,6 +11,7 @@ from keelson.events.app import AppCreated, AppDeleted, AppRenamed
 from keelson.events.deploy import DeployCreated, DeployStatusChanged
 from keelson.events.env import EnvConfigSet, EnvProcess, EnvReleaseSet
 from keelson.events.release import Port, Process, ReleaseCreated
+from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 from keelson.log.database import connect
 from keelson.views import table_named
 from keelson.views.sql import select_page, select_rows
@@ -162,6 +163,43 @@ async def test_filters_narrow_a_collection(world: World, reader: Reader) -> None
         assert [row["id"] for row in await reader.get_all("/v1/deploys", **filters)] == expected, filters
     assert [row["id"] for row in await reader.get_all("/v1/orgs", name="acme")] == [ORG]
     assert await reader.get_all("/v1/orgs", name="null") == []
+
+
+async def test_routes_are_found_by_their_hostname_and_their_environment(world: World, reader: Reader) -> None:
+    first, second = make_id("route", 1), make_id("route", 2)
+    await world.append((first, RouteCreated(hostname="a.example", process="web", port="http")))
+    await world.append((second, RouteCreated(hostname="b.example", process="web", port="http")))
+    await world.append((first, RouteUpdated(hostname="c.example", process="web", port="admin")))
+    await world.project()
+    row = (await reader.get(f"/v1/routes/{first}")).body
+    leads = {"hostname": "c.example", "process": "web", "port": "admin", "resource_version": 2, "deleted_at": None}
+    assert {
+        "id": first,
+        "org_id": ORG,
+        "project_id": PROJECT,
+        "app_id": APP,
+        "env_id": ENV,
+        **leads,
+    }.items() <= row.items()
+    for filters, expected in (
+        ({"env_id": ENV, "app_id": APP, "project_id": PROJECT, "org_id": ORG}, [first, second]),
+        ({"hostname": "c.example"}, [first]),
+        ({"hostname": "a.example"}, []),
+        ({"env_id": make_id("env", 2)}, []),
+    ):
+        assert [row["id"] for row in await reader.get_all("/v1/routes", **filters)] == expected, filters
+    await world.append((first, RouteDeleted()))
+    await world.project()
+    assert await reader.get_all("/v1/routes", hostname="c.example") == []
+    assert [row["id"] for row in await reader.get_all("/v1/routes", hostname="c.example", deleted="true")] == [first]
+    history = (await reader.get(f"/v1/history/{first}")).body["items"]
+    assert [item["type"] for item in history] == ["route.created", "route.updated", "route.deleted"]
+    assert history[1]["changes"] == {"hostname": ["a.example", "c.example"], "port": ["http", "admin"]}
+    assert (
+        (await reader.get("/v1/activity", aggregate_id=first))
+        .body["items"][0]["summary"]
+        .startswith(f"operator deleted route {first}")
+    )
 
 
 async def test_what_cannot_be_asked_of_a_collection(reader: Reader) -> None:

@@ -236,3 +236,21 @@ async def test_a_rebuild_as_another_version_drops_the_tables_of_the_old(database
             assert (await item_of(pool, "tenancy")).checkpoint == head
             complaint = "tenancy needs rebuild: stored version 2, code has 1"
             assert complaint in complaints(await read_standing(pool), old.projections)
+
+
+async def test_a_rebuild_as_another_version_brings_the_tables_that_it_adds(database: Database) -> None:
+    older = Projection("tenancy", version=TENANCY.version - 1, tables=(ORGS,))
+    older.on(OrgCreated)(org_created)
+    older.on(OrgRenamed)(org_renamed)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        connected(database.query_dsn) as query,
+    ):
+        await insert(owner, Story(seed=14, first=2).tell(50))
+        await rebuild(older, pool, leases_of(pool), lambda _: None)
+        assert await pool.fetchval("SELECT to_regclass('views.projects') IS NULL")
+        await rebuild(TENANCY, pool, leases_of(pool), lambda _: None)
+
+        await assert_views_equal_fold(pool, {"tenancy": TENANCY})
+        assert await query.fetch(sql.select_all(PROJECTS))

@@ -9,6 +9,14 @@ _RACES = "integration/test_command_races.py"
 
 MUTANTS = (
     Mutant(
+        "F12",
+        "a deploy believes that the routes it read are all there are",
+        f"{_COMMAND}/transaction.py",
+        "            self.reads.scopes[scope] = state.version\n",
+        "",
+        (f"{_RACES}::test_f12_a_deploy_sees_a_route_that_another_replica_has_just_made",),
+    ),
+    Mutant(
         "F6",
         "an append in doubt is a defect of ours",
         f"{_COMMAND}/routes.py",

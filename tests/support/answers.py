@@ -17,6 +17,8 @@ REFUSED = {
     "invalid_transition": 422,
     "wrong_app": 422,
     "unknown_process": 422,
+    "unknown_port": 422,
+    "route_would_break": 422,
 }
 LATE = {"not_yet": 504}
 # What a 503 says while the database fails: nothing else is a cause of it then.

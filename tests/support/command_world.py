@@ -162,9 +162,18 @@ class World:
         """Make an environment and what it needs."""
         return await self.replica.create("env", app_id=app_id or await self.create_app(), name=self.new_name())
 
-    async def create_release(self, app_id: str) -> str:
-        """Make a release."""
-        return await self.replica.create("release", app_id=app_id, image=IMAGE, processes={"web": {"command": ["x"]}})
+    async def create_release(self, app_id: str, *processes: str) -> str:
+        """Make a release of these processes, or of web alone; each has the port http."""
+        process = {"command": ["x"], "ports": [{"name": "http", "port": 8080}]}
+        made = dict.fromkeys(processes or ("web",), process)
+        return await self.replica.create("release", app_id=app_id, image=IMAGE, processes=made)
+
+    async def create_running_env(self) -> tuple[str, str]:
+        """Make an environment whose release has web and jobs; give it and a release that has web alone."""
+        app_id = await self.create_app()
+        env_id, release_id = await self.create_env(app_id), await self.create_release(app_id, "web", "jobs")
+        await self.replica.create("deploy", env_id=env_id, release_id=release_id)
+        return env_id, await self.create_release(app_id)
 
 
 @asynccontextmanager

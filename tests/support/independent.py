@@ -12,7 +12,7 @@ Event = Mapping[str, Any]
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 Views = dict[str, Rows]
 
-VIEWS = ("orgs", "projects", "apps", "envs", "env_processes", "releases", "deploys", "activity")
+VIEWS = ("orgs", "projects", "apps", "envs", "env_processes", "releases", "deploys", "routes", "activity")
 KEYS = {"env_processes": ("env_id", "process"), "activity": ("position",)}
 _COLLECTIONS = {
     "org": "orgs",
@@ -21,6 +21,7 @@ _COLLECTIONS = {
     "env": "envs",
     "release": "releases",
     "deploy": "deploys",
+    "route": "routes",
 }
 _ANCESTORS = {
     "org": (),
@@ -29,6 +30,7 @@ _ANCESTORS = {
     "env": ("org_id", "project_id", "app_id"),
     "release": ("org_id", "project_id", "app_id"),
     "deploy": ("org_id", "project_id", "app_id", "env_id"),
+    "route": ("org_id", "project_id", "app_id", "env_id"),
 }
 _PARENTS = {"org": None, "project": "org_id", "app": "project_id", "env": "app_id"}
 # What a row has before any event says otherwise.
@@ -46,6 +48,7 @@ _INITIAL: dict[str, dict[str, Any]] = {
     },
     "release": {},
     "deploy": {"status": "queued", "message": None},
+    "route": {"deleted_at": None},
 }
 _OF_ACTIVITY = (
     "type",
@@ -91,17 +94,20 @@ def faults_of_log(events: Iterable[Event]) -> list[str]:
 
 
 def faults_of_rules(events: Iterable[Event]) -> list[str]:
-    """Name every breach of a rule across aggregates: names held twice, numbers with gaps, two open deploys."""
+    """Name every breach of a rule across aggregates: names held twice, numbers with gaps, open deploys, lost routes."""
     faults: list[str] = []
     names: dict[Any, dict[str, str]] = defaultdict(dict)
     numbers: Counter[str] = Counter()
     opened: dict[str, set[str]] = defaultdict(set)
+    routed: dict[str, Routed] = defaultdict(Routed)
     for event in events:
         aggregate, _, what = event["type"].partition(".")
         payload = json.loads(event["payload"])
         if aggregate in _PARENTS and what in ("created", "renamed", "deleted"):
             scope = (aggregate, event.get(_PARENTS[aggregate] or ""))
             faults += _name(names[scope], event["aggregate_id"], payload.get("name"))
+        elif aggregate == "route":
+            faults += _name(names[aggregate], event["aggregate_id"], payload.get("hostname"))
         elif aggregate == "release":
             numbers[event["app_id"]] += 1
             if payload["number"] != numbers[event["app_id"]]:
@@ -113,7 +119,32 @@ def faults_of_rules(events: Iterable[Event]) -> list[str]:
                 deploys.remove(event["aggregate_id"])
             if len(deploys) > 1:
                 faults.append(f"{event['env_id']} has the open deploys {sorted(deploys)}")
+        if aggregate in ("env", "route"):
+            faults += routed[event["env_id"]].faults_after(event, payload)
     return faults
+
+
+class Routed:
+    """An environment: the ports that its release has, and where its routes lead."""
+
+    def __init__(self) -> None:
+        self._ports: set[tuple[str, str]] = set()
+        self._routes: dict[str, tuple[str, str]] = {}
+
+    def faults_after(self, event: Event, payload: dict[str, Any]) -> list[str]:
+        """Follow an event of the environment, or of one of its routes; name every route that leads nowhere after it."""
+        match event["type"]:
+            case "route.created" | "route.updated":
+                self._routes[event["aggregate_id"]] = (payload["process"], payload["port"])
+            case "route.deleted":
+                del self._routes[event["aggregate_id"]]
+            case "env.release_set":
+                processes = payload["processes"].items()
+                self._ports = {(name, port["name"]) for name, process in processes for port in process["ports"]}
+            case "env.deleted":
+                self._ports = set()
+        lost = [route_id for route_id, place in self._routes.items() if place not in self._ports]
+        return [f"{route_id} leads nowhere after {event['position']}" for route_id in lost]
 
 
 def _name(held: dict[str, str], own: str, name: str | None) -> list[str]:

@@ -143,6 +143,9 @@ class Load:
             (6, "env", self._config),
             (4, "env", self._rename_env),
             (2, "project", self._rename_project),
+            (4, "env", self._route),
+            (3, "route", self._change_route),
+            (1, "route", self._delete_route),
             (1, "env", self._delete_env),
             (1, "app", self._delete_app),
         ]
@@ -195,6 +198,18 @@ class Load:
 
     def _rename_project(self, random: Random) -> tuple[str, dict[str, Any]]:
         return "project.rename", {"project_id": self._some(random, "project"), "name": random.choice(NAMES)}
+
+    def _route(self, random: Random) -> tuple[str, dict[str, Any]]:
+        process, port = random.choice(["web", "worker", "clock"]), random.choice(["http", "http", "http", "admin"])
+        data = {"hostname": f"{random.choice(NAMES)}.example", "process": process, "port": port}
+        return "route.create", {"env_id": self._some(random, "env"), **data}
+
+    def _change_route(self, random: Random) -> tuple[str, dict[str, Any]]:
+        change = random.choice([{"hostname": f"{random.choice(NAMES)}.example"}, {"process": "worker"}])
+        return "route.update", {"route_id": self._some(random, "route"), **change}
+
+    def _delete_route(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "route.delete", {"route_id": self._some(random, "route")}
 
     def _delete_env(self, random: Random) -> tuple[str, dict[str, Any]]:
         return "env.delete", {"env_id": self._some(random, "env")}

@@ -141,7 +141,7 @@ class World:
 def _ids_of(aggregate_id: str) -> Ids:
     """Give the ids of the base's entities; of one that has the same parents, with its own."""
     prefix = aggregate_id.partition("_")[0]
-    own = IDS.get(prefix, IDS["env"] if prefix == "deploy" else IDS["app"])
+    own = IDS.get(prefix, IDS["env"] if prefix in ("deploy", "route") else IDS["app"])
     return msgspec.structs.replace(own, **({f"{prefix}_id": aggregate_id} if prefix in IDS else {}))
 
 

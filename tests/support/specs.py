@@ -26,6 +26,7 @@ from keelson.events.ids import AggregateId, Seq
 from keelson.events.org import OrgCreated
 from keelson.events.project import ProjectCreated
 from keelson.log.confirm import ScopeState
+from keelson.log.decision import ReadSet
 
 T = TypeVar("T")
 
@@ -42,11 +43,12 @@ def minted(prefix: str, number: int = 1) -> AggregateId:
     return AggregateId(f"{prefix}_7{number:025d}")
 
 
-ORG, PROJECT, APP, ENV, RELEASE, DEPLOY = map(id_of, ("org", "project", "app", "env", "release", "deploy"))
+ORG, PROJECT, APP, ENV = map(id_of, ("org", "project", "app", "env"))
+RELEASE, DEPLOY, ROUTE = map(id_of, ("release", "deploy", "route"))
 
 # Under whom the aggregates of the family stand: all that come before in this order.
 _ANCESTRY = {"org_id": ORG, "project_id": PROJECT, "app_id": APP, "env_id": ENV}
-_DEPTH = {"org": 1, "project": 2, "app": 3, "env": 4, "release": 3, "deploy": 4}
+_DEPTH = {"org": 1, "project": 2, "app": 3, "env": 4, "release": 3, "deploy": 4, "route": 4}
 
 ORG_EXISTS: tuple[Fact, ...] = ((ORG, OrgCreated(name="acme")),)
 PROJECT_EXISTS: tuple[Fact, ...] = (*ORG_EXISTS, (PROJECT, ProjectCreated(name="web")))
@@ -93,6 +95,10 @@ class History:
     async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
         """Count the keys that these aggregates hold in a scope."""
         return sum(holder in aggregate_ids for holder in self._holders(scope).values())
+
+    async def read_holders(self, scope: str) -> list[AggregateId]:
+        """Give the aggregates that hold keys in a scope."""
+        return sorted(AggregateId(holder) for holder in set(self._holders(scope).values()))
 
     def _holders(self, scope: str) -> dict[str, str]:
         holders: dict[str, str] = {}
@@ -147,11 +153,16 @@ class Outcome:
         self._history = history
         self._tx = tx
         self._results = results
-        self._refusal = refusal
+        self.refusal = refusal
+
+    @property
+    def reads(self) -> ReadSet:
+        """What the decision depends on."""
+        return self._tx.reads
 
     def then(self, *facts: Fact) -> "Outcome":
         """Expect exactly these events, in order."""
-        assert self._refusal is None, f"refused: {self._refusal!r}"
+        assert self.refusal is None, f"refused: {self.refusal!r}"
         assert [(event.aggregate_id, event.event) for event in self._tx.events] == [fact[:2] for fact in facts]
         self._hold_against_the_fold(facts)
         return self
@@ -162,8 +173,8 @@ class Outcome:
 
     def then_refused(self, code: str, *, at: int = 0) -> "Outcome":
         """Expect a refusal, in a bundle of the command at that index."""
-        assert self._refusal is not None, f"not refused: {self._tx.events}"
-        assert (self._refusal.code, len(self._results)) == (code, at)
+        assert self.refusal is not None, f"not refused: {self._tx.events}"
+        assert (self.refusal.code, len(self._results)) == (code, at)
         assert self._tx.reads.aggregates or self._tx.reads.scopes or self._tx.taken, "nothing that could be confirmed"
         return self
 
@@ -179,8 +190,8 @@ class Outcome:
 
     def as_appended(self) -> list[Fact] | str:
         """Give what follows at the append, which knows who holds a name: events with all ids, or a refusal's code."""
-        if self._refusal is not None:
-            return self._refusal.code
+        if self.refusal is not None:
+            return self.refusal.code
         for scope, key in self._tx.taken:
             holder = self._history.holder_of(scope, key)
             if holder is not None and (scope, holder) not in self._tx.freed:
@@ -197,6 +208,7 @@ class Outcome:
         for scope, state in self._tx.scopes.items():
             assert self._tx.reads.scopes[scope] == state.version
             assert _at_once(self._tx.held(scope)) == _at_once(afterwards.read_scope(scope)).held
+            assert _at_once(self._tx.holders(scope)) == _at_once(afterwards.read_holders(scope))
 
 
 _HANDLERS = {handler.command: handler for handler in HANDLERS.values()}

@@ -16,6 +16,7 @@ from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.events.project import ProjectCreated, ProjectDeleted, ProjectRenamed
 from keelson.events.registry import encode
 from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
+from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 from keelson.log.database import Connection
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +32,8 @@ class Env(NamedTuple):
     ids: Ids
     deploys: list[str]
     processes: list[str]
+    # Each with its hostname and its process.
+    routes: dict[str, tuple[str, str]]
 
 
 class Story:
@@ -45,6 +48,7 @@ class Story:
         self._apps: list[Ids] = []
         self._releases: dict[str, list[tuple[str, dict[str, Process]]]] = {}
         self._envs: list[Env] = []
+        self._free_hostnames: list[str] = []
         self._org = Ids(org_id=self._mint("org"))
         self._opened = False
 
@@ -106,6 +110,9 @@ class Story:
             (self._scale, 12),
             (self._configure, 12),
             (self._rename, 6),
+            (self._create_route, 6),
+            (self._update_route, 4),
+            (self._delete_route, 3),
             (self._delete, 2),
         )
         chosen = self._random.choices([make for make, _ in choices], [weight for _, weight in choices])[0]
@@ -123,7 +130,7 @@ class Story:
 
     def _create_env(self) -> Command:
         ids = msgspec.structs.replace(self._random.choice(self._apps), env_id=self._mint("env"))
-        self._envs.append(Env(ids, [], []))
+        self._envs.append(Env(ids, [], [], {}))
         return [(ids.env_id or "", ids, EnvCreated(name=self._name()))]
 
     def _create_release(self) -> Command:
@@ -149,10 +156,12 @@ class Story:
 
     def _create_deploy(self) -> Command:
         env = self._random.choice(self._envs)
-        releases = self._releases.get(env.ids.app_id or "")
-        if not releases:
+        releases = self._releases.get(env.ids.app_id or "", [])
+        used = {process for _, process in env.routes.values()}
+        possible = [each for each in releases if used <= each[1].keys()]
+        if not possible:
             return []
-        release_id, processes = self._random.choice(releases)
+        release_id, processes = self._random.choice(possible)
         number = [each for each, _ in releases].index(release_id) + 1
         deploy_id = self._mint("deploy")
         superseded = env.deploys[-1:]
@@ -193,6 +202,40 @@ class Story:
         names = self._random.sample(("A", "B", "LOG_LEVEL", "Z"), k=3)
         return [(env.ids.env_id or "", env.ids, EnvConfigSet(variables={name: self._name() for name in names}))]
 
+    def _create_route(self) -> Command:
+        env = self._random.choice(self._envs)
+        if not env.processes:
+            return []
+        route_id = self._mint("route")
+        env.routes[route_id] = (self._hostname(), self._random.choice(env.processes))
+        hostname, process = env.routes[route_id]
+        return [(route_id, env.ids, RouteCreated(hostname=hostname, process=process, port="http"))]
+
+    def _update_route(self) -> Command:
+        env = self._random.choice(self._envs)
+        if not env.routes:
+            return []
+        route_id, (hostname, _) = self._random.choice(list(env.routes.items()))
+        if self._random.random() < 0.5:
+            self._free_hostnames.append(hostname)
+            hostname = self._hostname()
+        env.routes[route_id] = (hostname, self._random.choice(env.processes))
+        return [(route_id, env.ids, RouteUpdated(hostname=hostname, process=env.routes[route_id][1], port="http"))]
+
+    def _delete_route(self) -> Command:
+        env = self._random.choice(self._envs)
+        return [self._end_route(env, self._random.choice(list(env.routes)))] if env.routes else []
+
+    def _end_route(self, env: Env, route_id: str) -> tuple[str, Ids, Event]:
+        self._free_hostnames.append(env.routes.pop(route_id)[0])
+        return (route_id, env.ids, RouteDeleted())
+
+    def _hostname(self) -> str:
+        """Give one that no route has; perhaps one that a route had."""
+        if self._free_hostnames and self._random.random() < 0.5:
+            return self._free_hostnames.pop(self._random.randrange(len(self._free_hostnames)))
+        return f"{self._mint('host')}.example".replace("_", "-")
+
     def _rename(self) -> Command:
         env = self._random.choice(self._envs)
         app = self._random.choice(self._apps)
@@ -211,7 +254,8 @@ class Story:
         if len(self._envs) > 1:
             env = self._envs.pop(self._random.randrange(len(self._envs)))
             superseded = [(each, env.ids, DeployStatusChanged(status="superseded")) for each in env.deploys]
-            return [*superseded, (env.ids.env_id or "", env.ids, EnvDeleted())]
+            ended = [self._end_route(env, route_id) for route_id in list(env.routes)]
+            return [*ended, *superseded, (env.ids.env_id or "", env.ids, EnvDeleted())]
         used = {ids.project_id for ids in self._apps}
         for ids in [each for each in self._projects if each.project_id not in used][:1]:
             if len(self._projects) > 1:

@@ -121,6 +121,18 @@ async def test_the_judges_see_what_they_should() -> None:
     assert faults_of_log([created, {**renamed, "command_end": False}])
     assert not faults_of_rules([created, renamed])
     assert faults_of_rules([created, renamed, twin])  # two have one name
+    where = {"env_id": "env_1"}
+    web = {"processes": {"web": {"replicas": 1, "ports": [{"name": "http", "port": 80}]}}}
+    released = _event(1, "env_1", 1, "env.release_set", web, **where)
+    leads = {"hostname": "a.example", "process": "web", "port": "http"}
+    route = _event(2, "route_1", 1, "route.created", leads, **where)
+    gone = _event(3, "route_1", 2, "route.deleted", {}, **where)
+    ended = _event(4, "env_1", 2, "env.deleted", {}, **where)
+    assert not faults_of_rules([released, route, gone, ended])
+    assert faults_of_rules([released, route, _event(3, "route_2", 1, "route.created", leads, **where)])  # one hostname
+    assert faults_of_rules([released, route, ended])
+    assert faults_of_rules([released, _event(2, "route_1", 1, "route.created", {**leads, "port": "admin"}, **where)])
+    assert faults_of_rules([released, route, {**released, "payload": json.dumps({"processes": {}})}])
     views = fold_views([created, renamed])
     rows = {
         name: [{**row, "summary": "said"} if name == "activity" else row for row in view.values()]

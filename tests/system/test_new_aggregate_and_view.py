@@ -258,12 +258,12 @@ NEW_MODULES = {
 # In each registry: what stands in a line of it, and what stands there with the new line.
 REGISTRIES = {
     "libs/events/keelson/events/registry.py": [
-        (", release\n", ", release, widget\n"),
-        ("deploy)\n", "deploy, widget)\n"),
+        (", route\n", ", route, widget\n"),
+        ("route)\n", "route, widget)\n"),
     ],
     "services/command/keelson/command/registry.py": [
-        (", release\n", ", release, widget\n"),
-        ("deploy)\n", "deploy, widget)\n"),
+        (", route\n", ", route, widget\n"),
+        ("route)\n", "route, widget)\n"),
     ],
     "libs/views/keelson/views/__init__.py": [
         ("\n# One line per projection", "from keelson.views.widgets import WIDGETS\n\n# One line per projection"),

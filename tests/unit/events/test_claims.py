@@ -12,10 +12,12 @@ from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.events.platform import EpochBegan
 from keelson.events.project import ProjectCreated, ProjectDeleted, ProjectRenamed
 from keelson.events.release import ReleaseCreated
+from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 
 IDS = Ids(org_id="org_1", project_id="project_1", app_id="app_1", env_id="env_1")
 
 CREATED_RELEASE = ReleaseCreated(number=7, image="images.example.com/shop@sha256:0", processes={})
+CREATED_ROUTE = RouteCreated(hostname="a.example", process="web", port="http")
 SET_RELEASE = EnvReleaseSet(deploy_id="deploy_1", release_id="release_1", release_number=7, processes={})
 
 EXAMPLES: list[tuple[list[Event], set[tuple[str, str]]]] = [
@@ -35,6 +37,12 @@ EXAMPLES: list[tuple[list[Event], set[tuple[str, str]]]] = [
     ([CREATED_RELEASE], {("release.number:app_1", "7")}),
     ([DeployCreated(release_id="release_1", release_number=7, kind="deploy")], set()),
     ([DeployStatusChanged(status="rolling")], set()),
+    ([CREATED_ROUTE], {("route.hostname", "a.example"), ("route.hostname:env_1", "a.example")}),
+    (
+        [CREATED_ROUTE, RouteUpdated(hostname="b.example", process="web", port="http")],
+        {("route.hostname", "b.example"), ("route.hostname:env_1", "b.example")},
+    ),
+    ([CREATED_ROUTE, RouteDeleted()], set()),
     ([EpochBegan(epoch="e1", cause="created")], set()),
 ]
 

@@ -36,9 +36,10 @@ def filters_of(collection: str) -> set[str]:
         ("envs", {"org_id", "project_id", "app_id", "name"}),
         ("releases", {"org_id", "project_id", "app_id"}),
         ("deploys", {"org_id", "project_id", "app_id", "env_id", "status"}),
+        ("routes", {"org_id", "project_id", "app_id", "env_id", "hostname"}),
     ],
 )
-def test_a_collection_is_filtered_by_ancestors_name_and_status(collection: str, filters: set[str]) -> None:
+def test_a_collection_is_filtered_by_ancestors_name_hostname_and_status(collection: str, filters: set[str]) -> None:
     assert filters_of(collection) == filters
 
 

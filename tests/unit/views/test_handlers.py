@@ -13,12 +13,13 @@ from keelson.events.app import AppCreated, AppDeleted, AppRenamed
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvProcess, EnvReleaseSet, EnvScaled
 from keelson.events.platform import EpochBegan
 from keelson.events.release import ReleaseCreated
+from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 from keelson.views import PROJECTIONS, Projection
 from keelson.views.activity import ACTIVITY, ACTIVITY_TABLE, summarize
 from keelson.views.changes import Change, Put, patch, put, replace
 from keelson.views.fold import Fold
 from keelson.views.memory import Memory
-from keelson.views.platform import APPS, ENV_PROCESSES, ENVS, PLATFORM
+from keelson.views.platform import APPS, ENV_PROCESSES, ENVS, PLATFORM, ROUTES
 from keelson.views.projection import HandlerError, MissingRowError
 from keelson.views.table import Row, Table
 from keelson.views.tenancy import TENANCY
@@ -102,6 +103,20 @@ def test_nothing_should_run_in_a_deleted_environment() -> None:
 
     assert given.row(ENVS, ENV)["deleted_at"] is not None
     assert not list(given.memory.stored_rows(ENV_PROCESSES))
+
+
+def test_a_route_says_where_it_leads_and_when_it_ended() -> None:
+    route = f"route_{1:026d}"
+    created = RouteCreated(hostname="a.example", process="web", port="http")
+    given = Given(PLATFORM).then(route, ENV_IDS, created)
+    row = given.row(ROUTES, route)
+    assert (row["org_id"], row["project_id"], row["app_id"], row["env_id"]) == (ORG, PROJECT, APP, ENV)
+    assert (row["hostname"], row["process"], row["port"], row["deleted_at"]) == ("a.example", "web", "http", None)
+
+    given.then(route, ENV_IDS, RouteUpdated(hostname="b.example", process="api", port="admin"), RouteDeleted())
+    row = given.row(ROUTES, route)
+    assert (row["hostname"], row["process"], row["port"], row["resource_version"]) == ("b.example", "api", "admin", 3)
+    assert row["deleted_at"] == row["updated_at"]
 
 
 def test_every_event_of_an_aggregate_moves_its_own_row() -> None:

@@ -5,11 +5,11 @@ from types import ModuleType
 
 import msgspec
 
-from keelson.events import app, deploy, env, org, platform, project, release
+from keelson.events import app, deploy, env, org, platform, project, release, route
 from keelson.events.base import Event
 
 # One line per aggregate.
-MODULES: tuple[ModuleType, ...] = (platform, org, project, app, env, release, deploy)
+MODULES: tuple[ModuleType, ...] = (platform, org, project, app, env, release, deploy, route)
 
 
 class UnknownEventError(Exception):

@@ -12,6 +12,7 @@ from keelson.log.queries import load
 _CONFIRM = load(__file__, "confirm")
 _READ_SCOPE = load(__file__, "read_scope")
 _READ_HOLDER = load(__file__, "read_holder")
+_READ_HOLDERS = load(__file__, "read_holders")
 _COUNT_HELD = load(__file__, "count_held")
 
 
@@ -74,6 +75,11 @@ async def read_holder(db: Database, scope: str, key: str) -> AggregateId | None:
     """Give the aggregate that holds a key, if one does."""
     holder: AggregateId | None = await db.fetchval(_READ_HOLDER, scope, key)
     return holder
+
+
+async def read_holders(db: Database, scope: str) -> list[AggregateId]:
+    """Give the aggregates that hold keys in a scope, each once, ordered by id."""
+    return [row["aggregate_id"] for row in await db.fetch(_READ_HOLDERS, scope)]
 
 
 async def count_held(db: Database, scope: str, aggregate_ids: Collection[str]) -> int:

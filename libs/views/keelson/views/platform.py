@@ -10,6 +10,7 @@ from keelson.events.app import AppCreated, AppDeleted, AppRenamed
 from keelson.events.deploy import DeployCreated, DeployKind, DeployStatus, DeployStatusChanged
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
 from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
+from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 from keelson.views.changes import Change, patch, put, replace
 from keelson.views.projection import Projection
 from keelson.views.table import Row, Table
@@ -88,6 +89,20 @@ class DeployRow(Row, frozen=True, kw_only=True):
     message: str | None = None
 
 
+class RouteRow(Row, frozen=True, kw_only=True):
+    """A hostname that leads to a port of an environment's process."""
+
+    id: str
+    org_id: str
+    project_id: str
+    app_id: str
+    env_id: str
+    hostname: str
+    process: str
+    port: str
+    deleted_at: datetime | None = None
+
+
 APPS = Table(
     name="apps",
     row=AppRow,
@@ -112,7 +127,15 @@ DEPLOYS = Table(
     collection=True,
 )
 
-PLATFORM = Projection("platform", version=1, tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS))
+ROUTES = Table(
+    name="routes",
+    row=RouteRow,
+    indexes=(("org_id", "id"), ("env_id", "id"), ("hostname", "id")),
+    aggregate="route",
+    collection=True,
+)
+
+PLATFORM = Projection("platform", version=2, tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS, ROUTES))
 
 
 @PLATFORM.on(AppCreated)
@@ -246,3 +269,31 @@ def deploy_created(envelope: Envelope, event: DeployCreated) -> Iterator[Change]
 def deploy_status_changed(envelope: Envelope, event: DeployStatusChanged) -> Iterator[Change]:
     """Say how it went on."""
     yield patch(DEPLOYS, envelope.aggregate_id, status=event.status, message=event.message)
+
+
+@PLATFORM.on(RouteCreated)
+def route_created(envelope: Envelope, event: RouteCreated) -> Iterator[Change]:
+    """Begin the route's row."""
+    yield put(
+        ROUTES,
+        id=envelope.aggregate_id,
+        org_id=envelope.org_id,
+        project_id=envelope.project_id,
+        app_id=envelope.app_id,
+        env_id=envelope.env_id,
+        hostname=event.hostname,
+        process=event.process,
+        port=event.port,
+    )
+
+
+@PLATFORM.on(RouteUpdated)
+def route_updated(envelope: Envelope, event: RouteUpdated) -> Iterator[Change]:
+    """Say where it leads now, and from which hostname."""
+    yield patch(ROUTES, envelope.aggregate_id, hostname=event.hostname, process=event.process, port=event.port)
+
+
+@PLATFORM.on(RouteDeleted)
+def route_deleted(envelope: Envelope, event: RouteDeleted) -> Iterator[Change]:  # noqa: ARG001 - says nothing more
+    """Say when it was deleted."""
+    yield patch(ROUTES, envelope.aggregate_id, deleted_at=envelope.recorded_at)

@@ -14,12 +14,25 @@ PortName = Annotated[str, Meta(pattern=_LABEL)]
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$(?!\n)")]
 Text = Annotated[str, Meta(max_length=500)]
 
+# RFC 1123 (2.1) with RFC 5890's labels of ASCII: at least two, so that nobody holds a whole top-level domain, and the
+# last begins with a letter, so that no address (nor what a browser reads as one, 1.2.3.0x4) is taken for a name.
+_HOST_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+Hostname = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({_HOST_LABEL}\.)+[A-Za-z]([A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?$(?!\n)",
+        max_length=253,
+        description="two or more labels, in whichever case; it is kept in lower case",
+    ),
+]
+
 OrgId = Annotated[str, Meta(pattern=id_pattern("org"))]
 ProjectId = Annotated[str, Meta(pattern=id_pattern("project"))]
 AppId = Annotated[str, Meta(pattern=id_pattern("app"))]
 EnvId = Annotated[str, Meta(pattern=id_pattern("env"))]
 ReleaseId = Annotated[str, Meta(pattern=id_pattern("release"))]
 DeployId = Annotated[str, Meta(pattern=id_pattern("deploy"))]
+RouteId = Annotated[str, Meta(pattern=id_pattern("route"))]
 
 Image = Annotated[
     str,

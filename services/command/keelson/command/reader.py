@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from keelson.command.state import Aggregate, S
 from keelson.events import REGISTRY, Envelope
-from keelson.events.ids import Seq
-from keelson.log.confirm import ScopeState, count_held, read_scope
+from keelson.events.ids import AggregateId, Seq
+from keelson.log.confirm import ScopeState, count_held, read_holders, read_scope
 from keelson.log.database import Pool
 from keelson.log.read import read_aggregate
 
@@ -46,6 +46,10 @@ class LogReader:
     async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
         """Count the keys that these aggregates hold in a scope."""
         return await count_held(self._pool, scope, aggregate_ids)
+
+    async def read_holders(self, scope: str) -> Collection[AggregateId]:
+        """Give the aggregates that hold keys in a scope."""
+        return await read_holders(self._pool, scope)
 
 
 def _evolve(state_type: type[S], found: Aggregate[S] | None, envelope: Envelope) -> Aggregate[S]:

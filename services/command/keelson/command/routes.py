@@ -25,6 +25,8 @@ RULES = (
     declare_rule("invalid_transition", "It cannot go from its status to that one"),
     declare_rule("wrong_app", "The release and the environment are of different apps"),
     declare_rule("unknown_process", "The release has no such process"),
+    declare_rule("unknown_port", "The process has no such port"),
+    declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),
 )
 
 _REFUSALS = (

@@ -25,6 +25,9 @@ class Reader(Protocol):
     async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
         """Count the keys that these aggregates hold in a scope."""
 
+    async def read_holders(self, scope: str) -> Collection[AggregateId]:
+        """Give the aggregates that hold keys in a scope."""
+
 
 class Transaction:
     """One decision in the making: one command, or the commands of a bundle, later ones seeing earlier ones.
@@ -64,14 +67,21 @@ class Transaction:
 
     async def held(self, scope: str) -> int:
         """Give how many keys a claim scope holds, with what this transaction has taken and freed so far."""
-        if scope not in self.scopes:
-            state = self._cache.read_scope(scope) or await self._reader.read_scope(scope)
-            self._cache.keep_scope(scope, state, self.epoch)
-            self.scopes[scope] = state
-            self.reads.scopes[scope] = state.version
+        state = await self._read_scope(scope)
         taken = sum(1 for taken in self.taken.values() if taken.scope == scope)
         freed = [freed.aggregate_id for freed in self.freed.values() if freed.scope == scope]
-        return self.scopes[scope].held + taken - (await self._reader.count_held(scope, freed) if freed else 0)
+        return state.held + taken - (await self._reader.count_held(scope, freed) if freed else 0)
+
+    async def holders(self, scope: str) -> list[AggregateId]:
+        """Give which aggregates hold keys in a claim scope, in order, as this transaction's events leave it.
+
+        Only an empty scope is warm; of any other they are read each time. They may be of a later moment than the
+        version in the read set: while that version holds, nobody has come or gone between the two.
+        """
+        state = await self._read_scope(scope)
+        holding = set(await self._reader.read_holders(scope)) if state.held else set()
+        holding -= {freed.aggregate_id for freed in self.freed.values() if freed.scope == scope}
+        return sorted(holding | {taken.aggregate_id for taken in self.taken.values() if taken.scope == scope})
 
     async def new_id(self, state_type: type[State], chosen: str | None) -> AggregateId:
         """Give the id of an aggregate to be created. Raises Refusal `id_taken` for a chosen one that ever existed."""
@@ -111,6 +121,15 @@ class Transaction:
         if found is not None:
             self._cache.keep(found, self.epoch)
         return found
+
+    async def _read_scope(self, scope: str) -> ScopeState:
+        """Give what a scope held before this transaction; its version joins the read set."""
+        if scope not in self.scopes:
+            state = self._cache.read_scope(scope) or await self._reader.read_scope(scope)
+            self._cache.keep_scope(scope, state, self.epoch)
+            self.scopes[scope] = state
+            self.reads.scopes[scope] = state.version
+        return self.scopes[scope]
 
     def _append(self, aggregate: Aggregate[S], event: Event) -> Aggregate[S]:
         for change in event.claims_of(aggregate.ids):

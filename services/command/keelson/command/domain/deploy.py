@@ -6,7 +6,8 @@ import msgspec
 
 from keelson.command.domain.deploy_state import TRANSITIONS, Deploy, supersede_open
 from keelson.command.domain.env import Env
-from keelson.command.domain.release import Release
+from keelson.command.domain.release import Release, ports_of
+from keelson.command.domain.route import Route
 from keelson.command.fields import DeployId, EnvId, ReleaseId, Text
 from keelson.command.handlers import Command, Handler
 from keelson.command.refusal import Refusal
@@ -15,10 +16,14 @@ from keelson.command.transaction import Transaction
 from keelson.events.deploy import DeployCreated, DeployKind, DeployStatusChanged
 from keelson.events.env import EnvProcess, EnvReleaseSet
 from keelson.events.release import Process
+from keelson.events.route import hostnames_in
+
+# A refusal names so many of the routes that would break, and says how many more there are.
+MAX_NAMED = 20
 
 
 class CreateDeploy(Command, frozen=True, kw_only=True):
-    """Deploy a release into an environment; an open deploy is superseded."""
+    """Deploy a release into an environment, unless that breaks a route; an open deploy is superseded."""
 
     env_id: EnvId
     release_id: ReleaseId
@@ -41,11 +46,12 @@ class DeployResult(msgspec.Struct, frozen=True):
 
 
 async def create_deploy(tx: Transaction, command: CreateDeploy) -> DeployResult:
-    """Queue it and set the environment's release, at once."""
+    """Queue it and set the environment's release, at once, unless that would break a route."""
     env = await tx.get(Env, command.env_id)
     release = await tx.get(Release, command.release_id)
     if release.ids.app_id != env.ids.app_id:
         raise Refusal("wrong_app", f"release {release.id} is of another app than environment {env.id}")
+    await _require_unbroken(tx, env, release)
     deploy_id = await tx.new_id(Deploy, command.deploy_id)
     await supersede_open(tx, env.state.deploy_id, f"deploy {deploy_id} took its place")
     number = release.state.number
@@ -58,6 +64,19 @@ async def create_deploy(tx: Transaction, command: CreateDeploy) -> DeployResult:
         ),
     )
     return DeployResult(deploy_id)
+
+
+async def _require_unbroken(tx: Transaction, env: Aggregate[Env], release: Aggregate[Release]) -> None:
+    """Refuse a release that lacks what a route leads to. The environment's routes join the read set, each of them."""
+    ports = ports_of(release.state.processes)
+    broken = []
+    for route_id in await tx.holders(hostnames_in(env.id)):
+        route = (await tx.get(Route, route_id)).state
+        if route.port not in ports.get(route.process, ()):
+            broken.append(f"{route_id} ({route.hostname} to {route.port} of {route.process})")
+    if broken:
+        more = f" and {len(broken) - MAX_NAMED} more" if len(broken) > MAX_NAMED else ""
+        raise Refusal("route_would_break", f"release {release.id} would break {', '.join(broken[:MAX_NAMED])}{more}")
 
 
 def _scaled(release: Aggregate[Release], env: Aggregate[Env]) -> dict[str, EnvProcess]:

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from keelson.command.domain.app import App
 from keelson.command.domain.deploy_state import supersede_open
+from keelson.command.domain.release import ports_of
 from keelson.command.fields import AppId, EnvId, Name, ProcessName, Text, VariableName
 from keelson.command.handlers import Command, Handler
 from keelson.command.refusal import Refusal
@@ -14,13 +15,14 @@ from keelson.command.state import State
 from keelson.command.transaction import Transaction
 from keelson.events import Event
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
+from keelson.events.route import hostnames_in
 
 # Without a quota of its organisation, an environment may want so many of one process.
 MAX_REPLICAS = 1000
 
 
 class Env(State, frozen=True, kw_only=True):
-    """An environment; `replicas` names every process of its release."""
+    """An environment; `replicas` and `ports` name every process of its release."""
 
     aggregate_type: ClassVar[str] = "env"
     noun: ClassVar[str] = "environment"
@@ -28,6 +30,7 @@ class Env(State, frozen=True, kw_only=True):
     name: str
     deploy_id: str | None = None
     replicas: dict[str, int] = {}
+    ports: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
 
     @classmethod
@@ -46,7 +49,7 @@ class Env(State, frozen=True, kw_only=True):
                 return msgspec.structs.replace(state, variables=variables)
             case Env(), EnvReleaseSet(deploy_id=deploy_id, processes=processes):
                 replicas = {name: process.replicas for name, process in processes.items()}
-                return msgspec.structs.replace(state, deploy_id=deploy_id, replicas=replicas)
+                return msgspec.structs.replace(state, deploy_id=deploy_id, replicas=replicas, ports=ports_of(processes))
             case _:
                 raise TypeError(f"not an event of this environment: {event.event_type}")
 
@@ -67,7 +70,7 @@ class RenameEnv(Command, frozen=True, kw_only=True):
 
 
 class DeleteEnv(Command, frozen=True, kw_only=True):
-    """Delete an environment; its name is free at once, and an open deploy is superseded."""
+    """Delete an environment that has no routes; its name is free at once, and an open deploy is superseded."""
 
     env_id: EnvId
 
@@ -109,8 +112,10 @@ async def rename_env(tx: Transaction, command: RenameEnv) -> EnvResult:
 
 
 async def delete_env(tx: Transaction, command: DeleteEnv) -> EnvResult:
-    """Delete it; nothing may roll into it any more."""
+    """Delete it, unless it has routes; nothing may roll into it any more."""
     env = await tx.get(Env, command.env_id)
+    if await tx.held(hostnames_in(env.id)):
+        raise Refusal("in_use", f"the environment {env.id} still has routes")
     await supersede_open(tx, env.state.deploy_id, "the environment was deleted")
     tx.append(env, EnvDeleted())
     return EnvResult(env.id)

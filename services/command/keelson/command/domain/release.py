@@ -1,5 +1,6 @@
 """Releases: what an app can run, immutable and numbered."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
@@ -110,6 +111,11 @@ async def create_release(tx: Transaction, command: CreateRelease) -> ReleaseResu
     )
     tx.create(Release, release_id, app.ids, created)
     return ReleaseResult(release_id, number)
+
+
+def ports_of(processes: Mapping[str, events.Process]) -> dict[str, tuple[str, ...]]:
+    """Give the names of each process's ports: where routes may lead."""
+    return {name: tuple(port.name for port in process.ports) for name, process in processes.items()}
 
 
 def _as_event(part: Command, type_: type[T]) -> T:
