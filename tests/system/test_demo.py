@@ -43,6 +43,8 @@ async def test_it_runs_again_and_again_and_reads_well(stack: Supervised) -> None
         assert f"What runs at {company}: the view of environments" in lines
         assert "incident INC-7" in told.stdout
         assert "name_taken" in told.stdout
+        assert "route_would_break" in told.stdout
+        assert f"shop.{company}.example" in told.stdout
     assert await stack.end() == 0
 
 
@@ -54,8 +56,19 @@ async def test_the_views_and_the_audit_trail_say_what_was_done(stack: Supervised
     assert re.split(r"\s{2,}", production)[2:4] == ["storefront 1", "web=4, worker=2"]
     deploys = next(text for text in sections if text.startswith("Deploys"))
     assert [line.split()[5] for line in deploys.splitlines()[3:]].count("rollback") == 1
+    routes = next(text for text in sections if text.startswith("Routes"))
+    assert [re.split(r"\s{2,}", line) for line in routes.splitlines()[3:]] == [
+        ["shop.acorn-bakery.example", "storefront production", "web", "http"]
+    ]
     trail = next(text for text in sections if text.startswith("The audit trail"))
-    for event_type in ("org.created", "release.created", "env.release_set", "deploy.status_changed", "env.scaled"):
+    for event_type in (
+        "org.created",
+        "release.created",
+        "env.release_set",
+        "deploy.status_changed",
+        "env.scaled",
+        "route.updated",
+    ):
         assert event_type in trail
     assert await stack.end() == 0
 

@@ -62,6 +62,7 @@ class Story:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._company = COMPANY
         self.org_id = ""
         self.position = 0
 
@@ -78,17 +79,18 @@ class Story:
         first = await self._release(storefront, "storefront", 1, STOREFRONT, "first version of the shop")
         ledger = await self._release(orders, "orders", 1, ORDERS, "first version of order taking")
         await self._go_live(staging, production, back_office, first, ledger)
+        await self._open_doors(staging, production)
         await self._grow(production, back_office)
         await self._break_and_mend(storefront, staging, production, first)
-        await self._show_refusals(project_id, production)
+        await self._show_refusals(project_id, storefront, production)
 
     async def _found_company(self) -> None:
         """Create the organisation under the first name of its kind that is free."""
         number = 1
         while True:
-            name = COMPANY if number == 1 else f"{COMPANY}-{number}"
+            self._company = COMPANY if number == 1 else f"{COMPANY}-{number}"
             try:
-                self.org_id = await self._create("org", name, "signed up for the platform")
+                self.org_id = await self._create("org", self._company, "signed up for the platform")
             except ProblemError as problem:
                 if problem.code != "name_taken":
                     raise
@@ -100,6 +102,18 @@ class Story:
         await self._deploy(staging, first, "staging", "does it start at all?")
         await self._deploy(back_office, ledger, "orders production", "orders must be there before the shop")
         await self._deploy(production, first, "production", "opening day")
+
+    async def _open_doors(self, staging: str, production: str) -> None:
+        """Let hostnames lead to what runs; all companies share one space of them, so the company's name is in each."""
+        preview = await self._route(staging, f"next.{self._company}.example", "the bakers try releases here")
+        await self._do("route.delete", "staging", "the bakers have seen enough", route_id=preview)
+        shop = await self._route(production, f"www.{self._company}.example", "customers come by this name")
+        moved = f"shop.{self._company}.example"
+        await self._do("route.update", moved, "it is a shop now", route_id=shop, hostname=moved)
+
+    async def _route(self, env_id: str, hostname: str, reason: str) -> str:
+        leads = {"env_id": env_id, "hostname": hostname, "process": "web", "port": "http"}
+        return str((await self._do("route.create", hostname, reason, **leads))["route_id"])
 
     async def _grow(self, production: str, back_office: str) -> None:
         variables = {"ORDERS_URL": "http://orders.internal:9000", "BANNER": "Cake sale on Saturday"}
@@ -117,8 +131,11 @@ class Story:
         reason = "checkout fails for one customer in ten, incident INC-7"
         await self._deploy(production, first, "production", reason, kind="rollback")
 
-    async def _show_refusals(self, project_id: str, production: str) -> None:
+    async def _show_refusals(self, project_id: str, storefront: str, production: str) -> None:
         """Show that rules hold: each of these must be refused."""
+        lacking = await self._release(storefront, "storefront", 3, {"worker": STOREFRONT["worker"]}, "lost its web")
+        await self._refused("deploy.create", "production", "in a hurry", env_id=production, release_id=lacking)
+        await self._refused("env.delete", "production", "by mistake", env_id=production)
         await self._refused("app.create", "a second orders", "by mistake", project_id=project_id, name="orders")
         await self._refused("project.delete", "shop", "by mistake", project_id=project_id)
         replicas = {"mailer": 1}

@@ -13,9 +13,9 @@ Row = Mapping[str, Any]
 async def print_report(client: Client, org_id: str, position: int) -> None:
     """Print views as they are at `position` or later, then every event of the organisation."""
     org = await client.read("orgs", org_id, min_position=position)
-    apps, envs, releases, deploys = [
+    apps, envs, releases, deploys, routes = [
         [row async for row in client.list(collection, org_id=org_id, min_position=position)]
-        for collection in ("apps", "envs", "releases", "deploys")
+        for collection in ("apps", "envs", "releases", "deploys", "routes")
     ]
     events = [event async for event in client.events(org_id=org_id)]
     names = _names([org, *apps, *envs], releases)
@@ -23,6 +23,8 @@ async def print_report(client: Client, org_id: str, position: int) -> None:
     _print_envs(envs, names)
     _print(heading("The busiest environment's processes, by /v1/envs/{id}/processes"))
     await _print_processes(client, _busiest(envs), names, position)
+    _print(heading("Routes"))
+    _print_routes(routes, names)
     _print(heading("Deploys"))
     _print_deploys(deploys, names)
     _print(heading("The audit trail: every event, who, what, when and why"))
@@ -72,6 +74,14 @@ async def _print_processes(client: Client, env: Row, names: Mapping[str, str], p
     _print(table(("process", "replicas", "release", "cpu m", "MiB", "command"), rows))
 
 
+def _print_routes(routes: Iterable[Row], names: Mapping[str, str]) -> None:
+    rows = [
+        (row["hostname"], f"{names[row['app_id']]} {names[row['env_id']]}", row["process"], row["port"])
+        for row in routes
+    ]
+    _print(table(("hostname", "environment", "process", "port"), sorted(rows)))
+
+
 def _print_deploys(deploys: Iterable[Row], names: Mapping[str, str]) -> None:
     rows = [
         (
@@ -104,7 +114,7 @@ def _subject(event: Row, names: Mapping[str, str]) -> str:
     own = names.get(event["aggregate_id"])
     if event["aggregate_type"] == "env":
         return f"{names[event['app_id']]} {own}"
-    if event["aggregate_type"] == "deploy":
+    if event["aggregate_type"] in ("deploy", "route"):
         return f"{names[event['app_id']]} {names[event['env_id']]}"
     return own or str(event["payload"].get("name", event["aggregate_id"]))
 
