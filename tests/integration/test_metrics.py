@@ -96,13 +96,15 @@ async def test_waiting_for_the_head_and_losing_the_writer_are_counted(database: 
     async with open_world(database) as world, connected(database.admin_dsn) as admin:
         async with grows(waited, 0):
             await world.create_org()
-        before = value(waited)
-        async with head_held(database), grows("keelson_append_failures_total", kind="interrupted"):
+        before, failed = value(waited), value("keelson_append_failures_total", kind="interrupted")
+        async with head_held(database):
             sent = asyncio.create_task(world.replica.command("org.create", name="waits"))
             await eventually(lambda: value(waited) >= before + 2 * SAMPLED_EACH_S)
             assert await admin.fetchval(KILL, WRITER) == 1
             await eventually(lambda: waits_for_lock(admin, WRITER))
         assert (await sent).status == 200
+        # Once, or more often on a machine so slow that the head was held beyond the writer's own time-out.
+        assert value("keelson_append_failures_total", kind="interrupted") > failed
 
 
 async def test_a_lost_listener_is_counted_and_one_that_listens_is_shown(database: Database) -> None:
