@@ -76,6 +76,24 @@ async def test_it_says_ready_once_and_how_to_reach_it_and_leaves_nothing_behind(
     assert not [url for url in (dev["command_url"], dev["database_url"]) if is_listening(url)]
 
 
+async def test_views_of_an_older_version_are_rebuilt_before_it_is_ready(stack: Supervised) -> None:
+    await stack.start()
+    org_id = await create_org(stack, "kept")
+    connection = await asyncpg.connect(stack.dev.database_url, timeout=5)
+    try:
+        await connection.execute("SET ROLE keelson_projector; UPDATE ops.checkpoints SET version = version - 1")
+    finally:
+        await connection.close()
+    await stack.end(signal.SIGINT)
+    await stack.start()
+    for projection in ("activity", "platform", "tenancy"):
+        assert f"rebuilding {projection}, whose version was raised" in stack.output
+    assert await read_org(stack, org_id) == "kept"
+    await stack.end(signal.SIGINT)
+    await stack.start()
+    assert "rebuilding" not in stack.output
+
+
 async def test_a_restart_goes_on_with_the_same_data_and_token(stack: Supervised) -> None:
     await stack.start()
     before = stack.dev

@@ -21,6 +21,7 @@ from keelson.local.database import DATABASE, OWNER, prepare_foreign, prepare_log
 from keelson.local.errors import LocalError
 from keelson.local.home import Dev, Home, Secrets
 from keelson.local.keeper import kept_alive
+from keelson.local.outdated import read_outdated, rebuild
 from keelson.local.postgres import HOST, Postgres
 from keelson.local.process import Identity, end_process
 from keelson.local.server import KeptPostgres, embedded_server
@@ -97,6 +98,7 @@ class Supervisor:
         self._home.note_running("supervisor", Identity.read(os.getpid()))
         async with self._database(server) as owner_url:
             services = self._services(owner_url)
+            await self._rebuild_outdated(owner_url, services[SERVICES.index("projector")])
             async with kept_alive(services, say, self._home.note_running):
                 await _wait_until_ready(services)
                 self._tell(owner_url)
@@ -145,6 +147,11 @@ class Supervisor:
     async def _migrate(self, owner_url: str) -> None:
         applied = await prepare_log(owner_url)
         say("database", f"ready; migrations applied now: {', '.join(applied) or 'none, it is up to date'}")
+
+    async def _rebuild_outdated(self, owner_url: str, projector: Child) -> None:
+        for projection in await read_outdated(owner_url):
+            say("projector", f"rebuilding {projection}, whose version was raised")
+            await rebuild(projector, projection)
 
     def _services(self, owner_url: str) -> list[Child]:
         return [self._service(name, owner_url) for name in SERVICES]
