@@ -14,7 +14,7 @@ MUTANTS = (
         f"{_COMMAND}/transaction.py",
         "            self.reads.scopes[scope] = state.version\n",
         "",
-        (f"{_RACES}::test_f12_a_deploy_sees_a_route_that_another_replica_has_just_made",),
+        ("integration/test_route_races.py::test_f12_a_deploy_sees_a_route_that_another_replica_has_just_made",),
     ),
     Mutant(
         "F6",
