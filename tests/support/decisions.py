@@ -102,7 +102,9 @@ def _claims_of(events: Sequence[NewEvent]) -> tuple[list[FreedScope], list[Taken
             if isinstance(change, Release):
                 freed.append(FreedScope(change.scope, event.aggregate_id))
             else:
-                taken.append(TakenKey(change.scope, change.key, event.aggregate_id, change.amount))
+                taken.append(
+                    TakenKey(change.scope, change.key_of(event.aggregate_id), event.aggregate_id, change.amount)
+                )
     return freed, taken
 
 

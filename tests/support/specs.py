@@ -109,7 +109,7 @@ class History:
                 if isinstance(change, ReleaseClaims):
                     holders = {key: holder for key, holder in holders.items() if holder != fact[0]}
                 else:
-                    holders[change.key] = fact[0]
+                    holders[change.key_of(fact[0])] = fact[0]
         return holders
 
     def _changes(self, fact: Fact) -> Sequence[Any]:

@@ -1,5 +1,6 @@
 """Whatever an event may hold, it is the same after being stored and read."""
 
+from datetime import UTC
 from typing import ClassVar
 
 import msgspec
@@ -17,6 +18,7 @@ PLAIN: dict[type[types.Type], st.SearchStrategy[object]] = {
     types.IntType: st.integers(-(2**63), 2**63 - 1),
     types.BoolType: st.booleans(),
     types.NoneType: st.none(),
+    types.DateTimeType: st.datetimes(timezones=st.just(UTC)),
 }
 
 

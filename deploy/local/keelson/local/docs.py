@@ -2,8 +2,10 @@
 
 import inspect
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import msgspec
 from msgspec import inspect as types
@@ -154,18 +156,51 @@ def _kind(kind: types.Type) -> str:
 
 
 def _claims(event_class: type[Event]) -> str:
-    """Say which claims an event changes, with the names of fields in place of their values."""
-    example = event_class(**_placeholders(event_class))  # msgspec checks types when it decodes, not here
-    ids = Ids(**_placeholders(Ids))
-    return "<br>".join(map(_claim, example.claims_of(ids))) or "none"
+    """Say which claims an event changes and why, with the names of fields in place of their values."""
+    if event_class.claims_of is Event.claims_of:
+        return "none"
+    fields = msgspec.structs.fields(event_class)
+    ids = Ids(**{field.name: f"{{{field.name}}}" for field in msgspec.structs.fields(Ids)})
+    names = [field.name for field in fields]
+    choices = product(*(_placeholders(field.name, types.type_info(field.type)) for field in fields))
+    examples = (event_class(**dict(zip(names, values, strict=True))) for values in choices)
+    changes = next(filter(None, (example.claims_of(ids) for example in examples)))  # where a field decides: any
+    return "<br>".join([" ".join((inspect.getdoc(event_class.claims_of) or "").split()), *map(_claim, changes)])
 
 
-def _placeholders(struct: type[msgspec.Struct]) -> dict[str, str]:
-    return {field.name: f"{{{field.name}}}" for field in msgspec.structs.fields(struct)}
+class _Number(int):
+    """A number that is shown as the name of its field."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{{{self.name}}}"
+
+
+def _placeholders(name: str, kind: types.Type) -> list[Any]:
+    """Give values that stand for a field's: each choice where it has several, else one that shows its name."""
+    match kind:
+        case types.LiteralType():
+            return list(kind.values)
+        case types.IntType():
+            number = _Number(1)
+            number.name = name
+            return [number]
+        case types.StructType():
+            inner = {
+                field.name: _placeholders(field.name, types.type_info(field.type))[0]
+                for field in msgspec.structs.fields(kind.cls)
+            }
+            return [kind.cls(**inner)]
+        case types.DictType():
+            return [{f"{{{name}}}": _placeholders(name, kind.value_type)[0]}]
+        case types.UnionType():
+            return _placeholders(name, kind.types[0])
+    return [f"{{{name}}}"]
 
 
 def _claim(change: ClaimChange) -> str:
     if isinstance(change, Release):
         return f"frees what it holds in `{change.scope}`"
-    amount = f", amount {change.amount}" if change.amount else ""
-    return f"takes `{change.key}` in `{change.scope}`{amount}"
+    key = "its own id" if change.key is None else f"`{change.key}`"
+    return f"takes {key} in `{change.scope}`{', for an amount' if change.amount else ''}"

@@ -11,6 +11,11 @@ def names_in(project_id: str | None) -> str:
     return f"app.name:{project_id}"
 
 
+def apps_of(org_id: str | None) -> str:
+    """Give the scope of all apps of an organisation, whatever their project."""
+    return f"app.of:{org_id}"
+
+
 class AppCreated(Event, frozen=True):
     """An app exists from here on."""
 
@@ -20,8 +25,8 @@ class AppCreated(Event, frozen=True):
     name: str
 
     def claims_of(self, ids: Ids) -> tuple[ClaimChange, ...]:
-        """Take the name in the project."""
-        return (Take(names_in(ids.project_id), self.name),)
+        """Take the name in the project, and count among the organisation's."""
+        return (Take(names_in(ids.project_id), self.name), Take(apps_of(ids.org_id)))
 
 
 class AppRenamed(Event, frozen=True):
@@ -45,5 +50,5 @@ class AppDeleted(Event, frozen=True):
     event_version: ClassVar[int] = 1
 
     def claims_of(self, ids: Ids) -> tuple[ClaimChange, ...]:
-        """Free the name in the project."""
-        return (Release(names_in(ids.project_id)),)
+        """Free the name in the project; count no more."""
+        return (Release(names_in(ids.project_id)), Release(apps_of(ids.org_id)))

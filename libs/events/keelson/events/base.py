@@ -8,11 +8,18 @@ from keelson.events.envelope import Ids
 
 
 class Take(msgspec.Struct, frozen=True):
-    """The event's aggregate takes `key` in `scope`; `amount` counts towards what the scope holds."""
+    """The event's aggregate takes `key` in `scope`; `amount` counts towards what the scope holds.
+
+    Without a key it is the aggregate's own id that is taken: it counts, and nobody else can want it.
+    """
 
     scope: str
-    key: str
+    key: str | None = None
     amount: int = 0
+
+    def key_of(self, aggregate_id: str) -> str:
+        """Give the key that an aggregate takes by this."""
+        return aggregate_id if self.key is None else self.key
 
 
 class Release(msgspec.Struct, frozen=True):

@@ -5,11 +5,24 @@ from types import ModuleType
 
 import msgspec
 
-from keelson.events import app, deploy, env, org, platform, project, release, route
+from keelson.events import app, deploy, env, instance, node, org, platform, principal, project, release, route, secret
 from keelson.events.base import Event
 
 # One line per aggregate.
-MODULES: tuple[ModuleType, ...] = (platform, org, project, app, env, release, deploy, route)
+MODULES: tuple[ModuleType, ...] = (
+    platform,
+    org,
+    principal,
+    project,
+    app,
+    env,
+    release,
+    deploy,
+    route,
+    secret,
+    node,
+    instance,
+)
 
 
 class UnknownEventError(Exception):

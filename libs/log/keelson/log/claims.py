@@ -60,7 +60,7 @@ class ClaimsFold:
         for change in event.claims_of(envelope.ids):
             held = self._scopes[change.scope]
             if isinstance(change, Take):
-                held[change.key] = Claim(envelope.aggregate_id, change.amount)
+                held[change.key_of(envelope.aggregate_id)] = Claim(envelope.aggregate_id, change.amount)
             else:
                 for key in [key for key, claim in held.items() if claim.aggregate_id == envelope.aggregate_id]:
                     del held[key]

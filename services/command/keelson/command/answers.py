@@ -51,7 +51,7 @@ def command_that_took(tx: Transaction, results: Results, scope: str, key: str) -
         index
         for index, event in enumerate(tx.events)
         for change in event.event.claims_of(event.ids)
-        if isinstance(change, Take) and (change.scope, change.key) == (scope, key)
+        if isinstance(change, Take) and (change.scope, change.key_of(event.aggregate_id)) == (scope, key)
     )
     taker = min(takers)
     return next(index for index, end in enumerate(accumulate(count for _, count in results)) if taker < end)

@@ -136,7 +136,8 @@ class Transaction:
             if isinstance(change, Release):
                 self._free(change.scope, aggregate.id)
             else:
-                self._take(TakenKey(change.scope, change.key, aggregate.id, change.amount, len(self.events)))
+                key = change.key_of(aggregate.id)
+                self._take(TakenKey(change.scope, key, aggregate.id, change.amount, len(self.events)))
         self.events.append(NewEvent.of(aggregate.id, aggregate.seq, aggregate.ids, event))
         self._aggregates[aggregate.id] = aggregate
         return aggregate

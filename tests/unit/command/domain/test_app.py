@@ -6,7 +6,7 @@ from keelson.command.domain.project import DeleteProject
 from keelson.events.app import AppCreated, AppDeleted, AppRenamed
 from keelson.events.env import EnvCreated, EnvDeleted
 from keelson.events.project import ProjectDeleted
-from support.specs import APP, APP_EXISTS, ENV, ENV_EXISTS, PROJECT, PROJECT_EXISTS, given, id_of, minted
+from support.specs import APP, APP_EXISTS, ENV, ENV_EXISTS, ORG, PROJECT, PROJECT_EXISTS, given, id_of, minted
 
 APP_DELETED = (*APP_EXISTS, (APP, AppDeleted()))
 SHOP = CreateApp(project_id=PROJECT, name="shop", app_id=APP)
@@ -19,7 +19,7 @@ def test_an_app_is_created_in_a_project() -> None:
 
 
 def test_its_name_is_taken_in_the_project() -> None:
-    given(*PROJECT_EXISTS).when(SHOP).taking((f"app.name:{PROJECT}", "shop"))
+    given(*PROJECT_EXISTS).when(SHOP).taking((f"app.name:{PROJECT}", "shop"), (f"app.of:{ORG}", APP))
 
 
 def test_its_project_must_be_there() -> None:

@@ -14,7 +14,7 @@ from keelson.events.env import (
     EnvRenamed,
     EnvScaled,
 )
-from support.specs import APP, APP_EXISTS, DEPLOY, ENV, ENV_EXISTS, RELEASE, Fact, given, minted
+from support.specs import APP, APP_EXISTS, DEPLOY, ENV, ENV_EXISTS, ORG, RELEASE, Fact, given, minted
 
 ENV_DELETED = (*ENV_EXISTS, (ENV, EnvDeleted()))
 PRODUCTION = CreateEnv(app_id=APP, name="production", env_id=ENV)
@@ -46,7 +46,7 @@ def test_an_environment_is_created_in_an_app() -> None:
 
 
 def test_its_name_is_taken_in_the_app() -> None:
-    given(*APP_EXISTS).when(PRODUCTION).taking((f"env.name:{APP}", "production"))
+    given(*APP_EXISTS).when(PRODUCTION).taking((f"env.name:{APP}", "production"), (f"env.of:{ORG}", ENV))
 
 
 def test_its_app_must_be_there() -> None:
