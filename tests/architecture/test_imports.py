@@ -19,7 +19,7 @@ MEMBERS = [
 
 DOMAIN = "services/command/keelson/command/domain/"
 # What a domain module may import beyond the standard library; pyproject.toml forbids much of that.
-DOMAIN_IMPORTS = ("keelson.events", "keelson.command", "msgspec")
+DOMAIN_IMPORTS = ("keelson.access", "keelson.events", "keelson.command", "msgspec")
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
