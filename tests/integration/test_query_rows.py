@@ -9,6 +9,7 @@ import pytest
 
 from keelson.events.app import AppCreated, AppRenamed
 from keelson.log.database import Pool, open_pool
+from keelson.query.confinement import EVERYTHING
 from keelson.query.reads import View
 from keelson.query.rows import RowReader
 from keelson.views import table_named
@@ -64,7 +65,7 @@ async def world(database: Database) -> AsyncIterator[World]:
 
 
 async def name_of(rows: RowReader, app_id: str) -> str | None:
-    row = (await rows.read(APPS, app_id)).rows.get(app_id)
+    row = (await rows.read(APPS, app_id, reach=EVERYTHING)).rows.get(app_id)
     return None if row is None else row["name"]
 
 
@@ -99,7 +100,7 @@ async def test_no_answer_is_older_than_its_question(world: World, database: Data
 async def test_views_do_not_wait_for_each_other(database: Database) -> None:
     async with reading(database) as (gate, rows):
         app = asyncio.create_task(name_of(rows, APP))
-        env = asyncio.create_task(rows.read(ENVS, make_id("env", 1)))
+        env = asyncio.create_task(rows.read(ENVS, make_id("env", 1), reach=EVERYTHING))
         await eventually(lambda: gate.asked == 2)
         gate.open.set()
         assert await app == "shop"

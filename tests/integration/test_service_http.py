@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from keelson.log.database import NotDurableError, connect, open_pool
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import OperatorToken
+from keelson.service.authentication import BearerTokens
 from keelson.service.health import DATABASE_CHECKS, require_database
 from keelson.service.json import JsonResponse, read_json
 from keelson.service.lifecycle import background
@@ -109,7 +109,7 @@ def build(settings: SampleSettings) -> Application:
             Route("/crash", crash, methods=["POST"]),
             Route("/head", read_head),
         ],
-        authenticator=OperatorToken(settings.operator_token),
+        authenticator=BearerTokens(settings.operator_token),
         lifespan=lifespan,
         readiness={} if settings.flaw == NO_DATABASE else DATABASE_CHECKS,
     )

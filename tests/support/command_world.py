@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from keelson.access import Grants, Identity
 from keelson.command.app import NAME, open_resources
 from keelson.command.decide import Decider
 from keelson.command.routes import OPERATIONS, ROUTES
@@ -20,26 +21,28 @@ from keelson.events.ids import Position
 from keelson.log.database import Connection, connect
 from keelson.log.read import read_page
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import UnauthenticatedError
+from keelson.service.authentication import OPERATOR, BearerTokens
+from keelson.service.credentials import Caller
 from keelson.service.server import Server
 from support.database import Database
 from support.waiting import eventually, free_port
 
 TOKEN = "the-operator-of-the-tests"
 OTHER_TOKEN = "somebody-else-in-the-tests"
-ACTORS = {TOKEN: Actor("system", "operator"), OTHER_TOKEN: Actor("principal", "principal_1")}
+CALLERS = {
+    TOKEN: OPERATOR,
+    OTHER_TOKEN: Caller(Identity(Actor("principal", "principal_1"), "operator"), Grants(operator=True)),
+}
 IMAGE = "registry.example/shop@sha256:" + "0" * 64
 
 
-class Tokens:
-    """Authenticates each of several tokens as an actor of its own: more than the one operator that there is so far."""
+class Tokens(BearerTokens):
+    """Knows two operators by their tokens, beside what is in the vault: two actors who may send everything."""
 
-    async def authenticate(self, authorization: str | None) -> Actor:
-        """Give the token's actor."""
-        actor = ACTORS.get((authorization or "").removeprefix("Bearer "))
-        if actor is None:
-            raise UnauthenticatedError
-        return actor
+    async def authenticate(self, authorization: str | None) -> Caller:
+        """Give the token's caller."""
+        caller = CALLERS.get((authorization or "").removeprefix("Bearer "))
+        return caller if caller is not None else await super().authenticate(authorization)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import OperatorToken
+from keelson.service.authentication import BearerTokens
 from keelson.service.health import Check
 from keelson.service.json import JsonResponse
 from keelson.service.settings import Settings
@@ -124,7 +124,7 @@ async def no_resources(app: Application) -> AsyncIterator[None]:
 async def echo(request: Request) -> Response:
     body = await request.body()
     state = request.state
-    return JsonResponse({"size": len(body), "actor": state.actor, "request_id": state.request_id})
+    return JsonResponse({"size": len(body), "actor": state.caller.identity.actor, "request_id": state.request_id})
 
 
 def make_app(
@@ -140,7 +140,7 @@ def make_app(
         name="test",
         settings=settings(body_deadline_s=body_deadline_s),
         routes=[*echoes, *routes],
-        authenticator=OperatorToken(TOKEN),
+        authenticator=BearerTokens(TOKEN),
         lifespan=lifespan,
         readiness=readiness or {},
         **options,

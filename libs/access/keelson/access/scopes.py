@@ -8,6 +8,19 @@ COLLECTIONS: Final = (
     *("org", "members", "principals", "projects", "apps", "envs"),
     *("releases", "deploys", "routes", "secrets", "instances", "audit"),
 )
+# By the type of aggregate; what is not here is no organisation's.
+COLLECTION_OF: Final = {
+    "org": "org",
+    "principal": "principals",
+    "project": "projects",
+    "app": "apps",
+    "env": "envs",
+    "release": "releases",
+    "deploy": "deploys",
+    "route": "routes",
+    "secret": "secrets",
+    "instance": "instances",
+}
 READS: Final = frozenset(f"{collection}:read" for collection in COLLECTIONS)
 WRITES: Final = frozenset(f"{collection}:write" for collection in COLLECTIONS)
 

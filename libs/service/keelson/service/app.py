@@ -1,6 +1,6 @@
 """The application that every service is: its routes, within the boundary, beside health, metrics and OpenAPI."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -51,8 +51,8 @@ PUBLIC_PATHS = frozenset(operation.path for operation in _STANDARD)
 class Application(Starlette):
     """A Starlette application whose only middleware is the boundary.
 
-    `state.settings` and `state.epoch` are there from the beginning; what the lifespan opens, it puts beside them:
-    `state.pool` at least, if the standard checks are used.
+    `state.settings`, `state.epoch` and `state.authenticator` are there from the beginning; what the lifespan opens, it
+    puts beside them: `state.pool` at least, if the standard checks are used.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Application(Starlette):
         lifespan: Callable[["Application"], AbstractAsyncContextManager[None]],
         readiness: Mapping[str, Check],
         operations: Iterable[Operation],
+        tokenless: Collection[str],
     ) -> None:
         super().__init__(routes=[*routes, *self._standard_routes()], lifespan=_run_within)
         self.router.redirect_slashes = False
@@ -73,7 +74,8 @@ class Application(Starlette):
         self.state.epoch = Epoch()
         self.lifecycle = Lifecycle(lambda: lifespan(self))
         watch_service(name, lambda: self.lifecycle.phase == "serving")
-        self._authenticator = authenticator
+        self.state.authenticator = authenticator
+        self._tokenless = tokenless
         self._readiness = readiness
         document = build_openapi(f"Keelson {name} service", version("keelson-service"), [*operations, *_STANDARD])
         self._openapi = msgspec.json.encode(document)
@@ -82,11 +84,12 @@ class Application(Starlette):
         """Put the boundary in the place of Starlette's own layers, all of whose work it does."""
         return Boundary(
             self.router,
-            authenticator=self._authenticator,
+            authenticator=self.state.authenticator,
             lifecycle=self.lifecycle,
             epoch=self.state.epoch,
             metrics=HttpMetrics(self.name),
             public=PUBLIC_PATHS,
+            tokenless=self._tokenless,
             body_deadline_s=self.state.settings.body_deadline_s,
         )
 
@@ -134,12 +137,14 @@ def create_app(
     lifespan: Callable[[Application], AbstractAsyncContextManager[None]],
     readiness: Mapping[str, Check] = DATABASE_CHECKS,
     operations: Iterable[Operation] = (),
+    tokenless: Collection[str] = (),
 ) -> Application:
     """Make a service.
 
     `lifespan(app)` opens what the service needs and closes it at the end. It is entered in the background, again and
     again while the database is away or a NotReadyError is raised; meanwhile requests get 503 and readiness says why.
-    Any other failure, and any of a task that it runs in `background`, ends the process.
+    Any other failure, and any of a task that it runs in `background`, ends the process. Paths in `tokenless` are not
+    authenticated.
     """
     return Application(
         name=name,
@@ -149,4 +154,5 @@ def create_app(
         lifespan=lifespan,
         readiness=readiness,
         operations=operations,
+        tokenless=tokenless,
     )

@@ -1,9 +1,20 @@
-"""Who asks: the interface that every way of authentication fills, and the operator's token."""
+"""Who asks: a bearer token is turned into a caller, by the vault or by the operator's token of the settings."""
 
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
+from keelson.access import Grants, Identity
+from keelson.access.tokens import is_token
 from keelson.events.envelope import Actor
+from keelson.log.database import Database
+from keelson.service.credentials import Caller, Credentials
+from keelson.service.lifecycle import background
+from keelson.service.problems import unavailable
+
+OPERATOR = Caller(Identity(Actor("system", "operator"), "operator"), Grants(operator=True))
+NOBODY = Caller(Identity(Actor("system", "nobody"), "nobody"), Grants())
 
 
 class UnauthenticatedError(Exception):
@@ -11,28 +22,57 @@ class UnauthenticatedError(Exception):
 
 
 class Authenticator(Protocol):
-    """Turns a credential into an actor."""
+    """Turns a credential into a caller; `credentials` are there while the service has its database."""
 
-    async def authenticate(self, authorization: str | None) -> Actor:
-        """Give the actor of an Authorization header (None if there is none).
+    credentials: Credentials | None
+
+    async def authenticate(self, authorization: str | None) -> Caller:
+        """Give the caller of an Authorization header (None if there is none).
 
         Raises UnauthenticatedError, after a time that does not depend on how nearly right the credential was.
         """
 
 
-class OperatorToken:
-    """One bearer token from the settings: whoever has it is the operator of the platform."""
+class BearerTokens:
+    """Bearer tokens (RFC 6750): those of the vault, and the operator's of the settings if there is one."""
 
-    ACTOR = Actor("system", "operator")
+    def __init__(self, operator_token: str = "") -> None:
+        self._operator_token = operator_token.encode()
+        self.credentials: Credentials | None = None
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    async def authenticate(self, authorization: str | None) -> Caller:
+        """Compare in constant time, or look up by hash, which tells nothing of the token by its time.
 
-    async def authenticate(self, authorization: str | None) -> Actor:
-        """Compare the token in constant time."""
+        What has not the form of our tokens is refused without asking the database. Raises UnauthenticatedError,
+        Problem `unavailable`, and what the database's failures raise.
+        """
         scheme, _, credential = (authorization or "").partition(" ")
-        # Headers are bytes, given as Latin-1; so they compare as bytes.
-        good = hmac.compare_digest(credential.strip().encode("latin-1"), self._token)
-        if not (good and scheme.lower() == "bearer"):
+        token = credential.strip()
+        if scheme.lower() == "bearer" and token:
+            # Headers are bytes, given as Latin-1; so they compare as bytes.
+            if self._operator_token and hmac.compare_digest(token.encode("latin-1"), self._operator_token):
+                return OPERATOR
+            if is_token(token):
+                return await self._look_up(token)
+        raise UnauthenticatedError
+
+    async def _look_up(self, token: str) -> Caller:
+        if self.credentials is None:
+            raise unavailable("The service cannot tell yet who asks")
+        caller = await self.credentials.find(token)
+        if caller is None:
             raise UnauthenticatedError
-        return self.ACTOR
+        return caller
+
+
+@asynccontextmanager
+async def known_credentials(authenticator: Authenticator, db: Database) -> AsyncIterator[Credentials]:
+    """Let the vault's credentials be known by an authenticator while the body runs, and note when they were used."""
+    credentials = Credentials(db)
+    async with background(credentials.run()):
+        authenticator.credentials = credentials
+        try:
+            yield credentials
+        finally:
+            authenticator.credentials = None
+            await credentials.flush()

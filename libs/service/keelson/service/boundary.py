@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from keelson.service.authentication import Authenticator
+from keelson.service.authentication import NOBODY, Authenticator
+from keelson.service.credentials import Caller
 from keelson.service.epoch import Epoch
 from keelson.service.exchange import Exchange, require_body_size
 from keelson.service.headers import read_header
@@ -32,7 +33,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class Boundary:
-    """The middleware. Paths in `public` need no credential, and are answered even while the service cannot work."""
+    """The middleware. Paths in `public` need no credential, and are answered even while the service cannot work.
+
+    What comes to paths in `tokenless` comes from nobody: they find out by themselves from whom it is.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Boundary:
         epoch: Epoch,
         metrics: HttpMetrics,
         public: Collection[str],
+        tokenless: Collection[str],
         body_deadline_s: float,
     ) -> None:
         self._router = router
@@ -51,6 +56,7 @@ class Boundary:
         self._epoch = epoch
         self._metrics = metrics
         self._public = frozenset(public)
+        self._tokenless = frozenset(tokenless)
         self._body_deadline_s = body_deadline_s
         self._log = structlog.get_logger().bind()  # bound once: a lazy logger costs each line a third more
 
@@ -94,18 +100,23 @@ class Boundary:
         await exchange.refuse(problem)
 
     async def _admit(self, scope: Scope, found: dict[bytes, bytes]) -> None:
-        """Let a request in, with its actor in its state; raises Problem or UnauthenticatedError."""
-        headers = scope["headers"]
+        """Let a request in, with its caller in its state; raises Problem or UnauthenticatedError."""
         require_body_size(int(found.get(b"content-length", 0)))
         if scope["path"] in self._public:
             return
+        scope["state"]["caller"] = (
+            NOBODY if scope["path"] in self._tokenless else await self._authenticate(scope, found)
+        )
+        if not self._lifecycle.answers:
+            raise unavailable(f"The service cannot answer now: {self._lifecycle.waits_for}")
+
+    async def _authenticate(self, scope: Scope, found: dict[bytes, bytes]) -> Caller:
+        headers = scope["headers"]
         credential = found.get(b"authorization")
         if len(found) < len(headers):  # something is repeated
             credential = read_header(headers, b"authorization")
         authorization = None if credential is None else credential.decode("latin-1")
-        scope["state"]["actor"] = await self._authenticator.authenticate(authorization)
-        if not self._lifecycle.answers:
-            raise unavailable(f"The service cannot answer now: {self._lifecycle.waits_for}")
+        return await self._authenticator.authenticate(authorization)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")

@@ -19,7 +19,13 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     ] = ""
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port to listen on")]
-    operator_token: Annotated[Token, Meta(description="the operator's token; the same for all services")]
+    operator_token: Annotated[
+        Token,
+        Meta(
+            description="lets its bearer be the operator, whatever the log says: for emergencies, and the projector's "
+            "status; without it the vault's credentials alone count"
+        ),
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="what is less than that is not logged")
     ] = "info"

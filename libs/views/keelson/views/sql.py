@@ -108,26 +108,30 @@ def touch(tables: tuple[Table, ...], schema: str = LIVE) -> str:
 
 
 @cache
-def select_rows(table: Table) -> str:
+def select_rows(table: Table, *, confined: bool = False) -> str:
     """Give rows by their keys, of one column, and the checkpoint that they reflect, in one snapshot.
 
-    Parameters: $1 the projection, $2 the keys. Each row has `checkpoint` (null if the projection never ran), `found`,
-    and the table's columns; where nothing is found there is one row all the same, its columns null. One statement,
-    because a rebuild swaps tables: a transaction's second would find the new table empty, its rows being newer than
-    the snapshot.
+    Parameters: $1 the projection, $2 the keys; if `confined`, $3 the organisation, whose rows alone there are. Each row
+    has `checkpoint` (null if the projection never ran), `found`, and the table's columns; where nothing is found there
+    is one row all the same, its columns null. One statement, because a rebuild swaps tables: a transaction's second
+    would find the new table empty, its rows being newer than the snapshot.
     """
     (key,) = table.key
-    return f"{_head(table)} LEFT JOIN {LIVE}.{table.name} AS t ON t.{key} = ANY ($2::{_type(table, key)}[])"
+    mine = f" AND {_within(table, 3)}" if confined else ""
+    return f"{_head(table)} LEFT JOIN {LIVE}.{table.name} AS t ON t.{key} = ANY ($2::{_type(table, key)}[]){mine}"
 
 
 @cache
-def select_page(table: Table, filters: tuple[str, ...], *, deleted: bool, newest_first: bool = False) -> str:
+def select_page(
+    table: Table, filters: tuple[str, ...], *, deleted: bool, newest_first: bool = False, confined: bool = False
+) -> str:
     """Give a page of rows and the checkpoint that they reflect, in one snapshot.
 
     Parameters: $1 the projection; $2 what to go on after, exclusively: a value of the key's last column ('' from the
-    start), or with `newest_first` a position (0 from the newest); $3 the limit; then a value per filter, equal to it.
-    The key's other columns must be among the filters. Always at least one row (`found` is false if it is no row of the
-    table). `deleted=False` leaves out rows that have a `deleted_at`.
+    start), or with `newest_first` a position (0 from the newest); $3 the limit; then a value per filter, equal to it;
+    last, if `confined`, the organisation, whose rows alone there are. The key's other columns must be among the
+    filters. Always at least one row (`found` is false if it is no row of the table). `deleted=False` leaves out rows
+    that have a `deleted_at`.
     """
     *leading, last = table.key
     if not set(leading) <= set(filters) or (newest_first and last != "position"):
@@ -136,6 +140,8 @@ def select_page(table: Table, filters: tuple[str, ...], *, deleted: bool, newest
     direction = "DESC" if newest_first else "ASC"
     conditions = [after]
     conditions += [f"t.{name} = ${index}::{_type(table, name)}" for index, name in enumerate(filters, start=4)]
+    if confined:
+        conditions.append(_within(table, 4 + len(filters)))
     if table.deletable and not deleted:
         conditions.append("t.deleted_at IS NULL")
     page = (
@@ -143,6 +149,11 @@ def select_page(table: Table, filters: tuple[str, ...], *, deleted: bool, newest
         f"ORDER BY t.{last} {direction} LIMIT $3::bigint"
     )
     return f"{_head(table)} LEFT JOIN ({page}) AS t ON true ORDER BY t.{last} {direction}"
+
+
+def _within(table: Table, parameter: int) -> str:
+    """Give the condition that a row is of an organisation; what is nobody's is of none."""
+    return "false" if table.org is None else f"t.{table.org} = ${parameter}::text"
 
 
 def _newest_first() -> str:

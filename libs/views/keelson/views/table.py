@@ -123,6 +123,13 @@ class Table:
         """The fields that are kept as JSON text."""
         return tuple(column.name for column in self.columns if column.is_json)
 
+    @cached_property
+    def org(self) -> str | None:
+        """The column that says whose a row is: confined readers see their organisation's alone; None is nobody's."""
+        if "org_id" in self.index_of:
+            return "org_id"
+        return "id" if self.aggregate == "org" else None
+
     @property
     def deletable(self) -> bool:
         """Whether rows say when what they describe was deleted."""

@@ -16,7 +16,7 @@ from keelson.command.vault import WithoutKeys
 from keelson.log.append import Appender
 from keelson.log.read import read_head
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import OperatorToken
+from keelson.service.authentication import BearerTokens, known_credentials
 from keelson.service.checkpoints import CHANNEL, Checkpoints
 from keelson.service.lifecycle import background
 from keelson.service.listening import service_listener
@@ -31,7 +31,7 @@ def build_app(settings: CommandSettings) -> Application:
         name=NAME,
         settings=settings,
         routes=ROUTES,
-        authenticator=OperatorToken(settings.operator_token),
+        authenticator=BearerTokens(settings.operator_token),
         lifespan=open_resources,
         operations=OPERATIONS,
     )
@@ -63,7 +63,8 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
             secret=settings.idempotency_secret.encode(),
             timeout_s=settings.command_timeout_s,
         )
-        async with background(checkpoints.run(), appender.run(), metrics.keep_sampling(appender, pool)):
+        tasks = (checkpoints.run(), appender.run(), metrics.keep_sampling(appender, pool))
+        async with background(*tasks), known_credentials(app.state.authenticator, pool):
             yield
 
 

@@ -72,7 +72,7 @@ def _read_part(index: int, bundled: BundledCommand, headers: CommandHeaders) -> 
 
 def _submission(request: Request, headers: CommandHeaders, name: str, parts: tuple[Part, ...]) -> Submission:
     context = Context(
-        actor=request.state.actor,
+        actor=request.state.caller.identity.actor,
         request_id=request.state.request_id,
         reason=headers.reason,
         correlation_id=headers.correlation_id,

@@ -15,7 +15,7 @@ from keelson.projector.runner import Runner
 from keelson.projector.settings import ProjectorSettings
 from keelson.projector.status import complaints
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import OperatorToken
+from keelson.service.authentication import BearerTokens
 from keelson.service.health import DATABASE_CHECKS, Check
 from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import NotReadyError, background
@@ -53,7 +53,7 @@ def build_app(settings: ProjectorSettings) -> Application:
         name=NAME,
         settings=settings,
         routes=[Route("/status", show_status, methods=["GET"])],
-        authenticator=OperatorToken(settings.operator_token),
+        authenticator=BearerTokens(settings.operator_token),
         lifespan=open_resources,
         readiness=READINESS,
         operations=[STATUS],

@@ -19,7 +19,7 @@ from keelson.projector.rebuild import LEASE_DURATION_S, RebuildError, rebuild
 from keelson.projector.settings import ProjectorSettings
 from keelson.projector.skips import NotStoppedError, resume, skip
 from keelson.projector.verify import TableVerdict, VerifyError, verify
-from keelson.service.authentication import OperatorToken
+from keelson.service.authentication import OPERATOR
 from keelson.service.health import require_database
 from keelson.service.lifecycle import NotReadyError
 from keelson.service.sessions import require_sessions
@@ -97,7 +97,7 @@ async def _verify(given: argparse.Namespace, pool: Pool) -> bool:
 
 async def _skip(given: argparse.Namespace, pool: Pool) -> bool:
     try:
-        await skip(pool, given.projection, given.position, OperatorToken.ACTOR, given.reason)
+        await skip(pool, given.projection, given.position, OPERATOR.identity.actor, given.reason)
     except ValueError as error:
         raise NotStoppedError(str(error)) from None
     _say(f"{given.projection} skips event {given.position:,} and goes on")

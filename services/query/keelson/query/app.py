@@ -11,7 +11,7 @@ from keelson.query.rows import RowReader
 from keelson.query.settings import QuerySettings
 from keelson.query.view_routes import view_endpoints
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import OperatorToken
+from keelson.service.authentication import BearerTokens, known_credentials
 from keelson.service.checkpoints import CHANNEL, Checkpoints
 from keelson.service.lifecycle import background
 from keelson.service.listening import service_listener
@@ -38,7 +38,7 @@ def build_app(settings: QuerySettings) -> Application:
         name=NAME,
         settings=settings,
         routes=[*routes_of(endpoints), *not_built_routes(NOT_BUILT_PATHS)],
-        authenticator=OperatorToken(settings.operator_token),
+        authenticator=BearerTokens(settings.operator_token),
         lifespan=open_resources,
         readiness=CHECKS,
         operations=[endpoint.operation for endpoint in endpoints],
@@ -54,5 +54,8 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         app.state.pool = pool
         app.state.freshness = Freshness(pool, checkpoints)
         app.state.rows = RowReader(pool)
-        async with background(checkpoints.run(), app.state.rows.run()):
+        async with (
+            background(checkpoints.run(), app.state.rows.run()),
+            known_credentials(app.state.authenticator, pool),
+        ):
             yield

@@ -4,12 +4,14 @@ from datetime import datetime, timedelta
 from typing import Literal, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from keelson.events import REGISTRY, Envelope, Registry, UnknownEventError
 from keelson.events.ids import Position
 from keelson.events.registry import encode
 from keelson.log.database import Database
 from keelson.log.read import Filter, FilteredPage, read_filtered, read_head, read_position_at
+from keelson.query.confinement import Reach
 from keelson.query.places import write_cursor
 
 # PostgreSQL keeps times to the microsecond; the instant before one is this much earlier.
@@ -112,9 +114,20 @@ class EventsPage(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.next is None else write_cursor(self.epoch, self.next)
 
 
-async def read_events(db: Database, query: EventsQuery) -> EventsPage:
-    """Give one page: a single statement, with times some more to find their positions."""
+async def read_events(db: Database, query: EventsQuery, *, reach: Reach) -> EventsPage:
+    """Give one page of what is within reach: a single statement, with times some more to find their positions."""
+    if reach.org_id is not None:
+        if query.sought.org_id not in (None, reach.org_id):
+            return await _read_nothing(db, query)
+        query = replace(query, sought=replace(query.sought, org_id=reach.org_id))
     return await (_read_ascending if query.order == "asc" else _read_descending)(db, query)
+
+
+async def _read_nothing(db: Database, query: EventsQuery) -> EventsPage:
+    """Give the page of somebody else's events: all of the log counts as examined, and nothing matched."""
+    head = await read_head(db)
+    following = head.position if query.order == "asc" else None
+    return EventsPage(envelopes=[], next=following, head=head.position, epoch=head.epoch)
 
 
 async def _read_ascending(db: Database, query: EventsQuery) -> EventsPage:

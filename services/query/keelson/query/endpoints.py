@@ -7,6 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keelson.query.confinement import confine, right_at
 from keelson.query.parameters import NOT_BUILT
 from keelson.service.headers import require_known
 from keelson.service.openapi import Operation
@@ -25,8 +26,20 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def routes_of(endpoints: Iterable[Endpoint]) -> list[Route]:
-    """Give the routes of endpoints."""
-    return [Route(endpoint.operation.path, endpoint.handle, methods=["GET"]) for endpoint in endpoints]
+    """Give the routes of endpoints, each confined. Raises KeyError for one that has no right in the table."""
+    return [Route(endpoint.operation.path, _confined(endpoint), methods=["GET"]) for endpoint in endpoints]
+
+
+def _confined(endpoint: Endpoint) -> Handle:
+    """Give the handler of an endpoint behind its right; `request.state.reach` says how far it may read."""
+    path, handle = endpoint.operation.path, endpoint.handle
+    right = right_at(path)
+
+    async def handle_confined(request: Request) -> Response:
+        request.state.reach = confine(request, path, right)
+        return await handle(request)
+
+    return handle_confined
 
 
 def not_built_routes(paths: Iterable[str]) -> list[Route]:

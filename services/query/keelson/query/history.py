@@ -9,6 +9,7 @@ import msgspec
 from keelson.events import REGISTRY, Envelope, UnknownEventError
 from keelson.log.database import Database
 from keelson.log.read import Head, read_aggregate, read_head
+from keelson.query.confinement import Reach
 from keelson.views import PROJECTIONS, Projection, Table
 from keelson.views.memory import Memory
 
@@ -96,13 +97,18 @@ def _find_owner(aggregate_type: str) -> tuple[Projection, Table] | None:
     return None
 
 
-async def read_history(db: Database, aggregate_id: str, *, after_seq: int, limit: int) -> History:
-    """Give an aggregate's history after a seq. Every event up to the page's end is folded, 1000 a statement."""
+async def read_history(db: Database, aggregate_id: str, *, reach: Reach, after_seq: int, limit: int) -> History:
+    """Give an aggregate's history after a seq; one beyond reach does not exist.
+
+    Every event up to the page's end is folded, 1000 a statement.
+    """
     head = await read_head(db)
     recorder = Recorder(aggregate_id)
     items: list[HistoryItem] = []
     exists = False
     async for envelope in _events_until(db, aggregate_id, head):
+        if not reach.covers(envelope.org_id):
+            break
         exists = True
         if len(items) == limit:
             return History(items=items, exists=True, more=True, head=head)

@@ -95,7 +95,7 @@ async def list_events(request: Request) -> Response:
     _refuse_feed(request)
     parameters = read_query(request, EventsParameters, not_built=NOT_BUILT_OF_EVENTS)
     after = _read_after(parameters.after)
-    page = await read_events(request.app.state.pool, _events_query(parameters, after))
+    page = await read_events(request.app.state.pool, _events_query(parameters, after), reach=request.state.reach)
     request.app.state.epoch.learn(page.epoch)
     _require_reached(parameters, page.head, page.epoch)
     _require_within(after, page)
@@ -112,7 +112,13 @@ async def show_history(request: Request) -> Response:
     aggregate_id: str = request.path_params["aggregate_id"]
     parameters = read_query(request, HistoryParameters)
     known_id = aggregate_id if read_aggregate_type(aggregate_id) is not None else ""
-    history = await read_history(request.app.state.pool, known_id, after_seq=parameters.after, limit=parameters.limit)
+    history = await read_history(
+        request.app.state.pool,
+        known_id,
+        reach=request.state.reach,
+        after_seq=parameters.after,
+        limit=parameters.limit,
+    )
     request.app.state.epoch.learn(history.head.epoch)
     _require_reached(parameters, history.head.position, history.head.epoch)
     headers = reflecting(history.head.position)

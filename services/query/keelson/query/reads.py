@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 
 from keelson.log.database import Database
+from keelson.query.confinement import Reach
 from keelson.service.problems import unavailable
 from keelson.views import Projection, Table
 from keelson.views.sql import select_page, select_rows
@@ -46,9 +47,10 @@ class View:
         self.table = table
         self._columns = tuple(column.name for column in table.columns)
 
-    async def read_rows(self, db: Database, keys: Collection[str]) -> RowsReading:
-        """Give the rows of these keys; the table's key is one column."""
-        records = await _fetch(db, _select_rows(self.table), self.projection, keys)
+    async def read_rows(self, db: Database, keys: Collection[str], *, reach: Reach) -> RowsReading:
+        """Give the rows of these keys that are within reach; the table's key is one column."""
+        confined, mine = _confinement(reach)
+        records = await _fetch(db, _select_rows(self.table, confined=confined), self.projection, keys, *mine)
         rows = {record[_LEADING]: self._row(record) for record in records if record["found"]}
         return RowsReading(_checkpoint(records[0]), rows)
 
@@ -57,17 +59,21 @@ class View:
         db: Database,
         filters: Mapping[str, Any],
         *,
+        reach: Reach,
         after: str | int,
         limit: int,
         deleted: bool = True,
         newest_first: bool = False,
     ) -> PageReading:
-        """Give the rows that equal all filters, after a value of the key's last column ('' or 0: from the start).
+        """Give the rows within reach that equal all filters, after a value of the key's last column.
 
-        One more than `limit` is read, to know whether others follow.
+        '' or 0 is from the start. One more than `limit` is read, to know whether others follow.
         """
-        statement = _select_page(self.table, tuple(filters), deleted=deleted, newest_first=newest_first)
-        records = await _fetch(db, statement, self.projection, after, limit + 1, *filters.values())
+        confined, mine = _confinement(reach)
+        statement = _select_page(
+            self.table, tuple(filters), deleted=deleted, newest_first=newest_first, confined=confined
+        )
+        records = await _fetch(db, statement, self.projection, after, limit + 1, *filters.values(), *mine)
         rows = [self._row(record) for record in records[:limit] if record["found"]]
         return PageReading(_checkpoint(records[0]), rows, more=len(records) > limit)
 
@@ -77,6 +83,11 @@ class View:
             if row[name] is not None:
                 row[name] = msgspec.Raw(row[name].encode())
         return row
+
+
+def _confinement(reach: Reach) -> tuple[bool, tuple[str, ...]]:
+    """Give whether a statement is confined, and its last parameter."""
+    return (False, ()) if reach.org_id is None else (True, (reach.org_id,))
 
 
 async def _fetch(db: Database, statement: str, *args: Any) -> list[Any]:

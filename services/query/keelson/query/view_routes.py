@@ -72,7 +72,7 @@ def show_row(view: View) -> Endpoint:
         state = request.app.state
         parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, view.projection)
-        reading = await state.rows.read(view, _key(request))
+        reading = await state.rows.read(view, _key(request), reach=request.state.reach)
         state.freshness.check(floor, view.projection, reading.checkpoint)
         headers = reflecting(reading.checkpoint) | floor.headers
         row = reading.rows.get(_key(request))
@@ -108,6 +108,7 @@ def list_rows(view: View) -> Endpoint:
         page = await view.read_page(
             state.pool,
             read_filters(parameters, COLLECTION_FILTERS),
+            reach=request.state.reach,
             after=after,
             limit=parameters.limit,
             deleted=parameters.deleted,
@@ -138,11 +139,12 @@ def list_processes() -> Endpoint:
         state = request.app.state
         parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, processes.projection)
-        page = await processes.read_page(state.pool, {"env_id": _key(request)}, after="", limit=_ALL)
+        key, reach = _key(request), request.state.reach
+        page = await processes.read_page(state.pool, {"env_id": key}, reach=reach, after="", limit=_ALL)
         state.freshness.check(floor, processes.projection, page.checkpoint)
         headers = reflecting(page.checkpoint) | floor.headers
         # An environment never stops having existed, so a second snapshot can only confirm it.
-        if not page.rows and _key(request) not in (await state.rows.read(envs, _key(request))).rows:
+        if not page.rows and key not in (await state.rows.read(envs, key, reach=reach)).rows:
             raise _not_found(headers)
         answer: ViewRows[Any] = ViewRows(items=page.rows, position=page.checkpoint)
         return JsonResponse(answer, headers=headers)
@@ -171,7 +173,9 @@ def list_activity() -> Endpoint:
         below = _below_position(parameters.cursor)
         floor = await state.freshness.await_view(request, parameters, view.projection)
         filters = read_filters(parameters, ACTIVITY_FILTERS)
-        page = await view.read_page(state.pool, filters, after=below, limit=parameters.limit, newest_first=True)
+        page = await view.read_page(
+            state.pool, filters, reach=request.state.reach, after=below, limit=parameters.limit, newest_first=True
+        )
         state.freshness.check(floor, view.projection, page.checkpoint)
         following = write_key_cursor(str(page.rows[-1]["position"])) if page.more else None
         answer: ViewPage[Any] = ViewPage(items=page.rows, next=following, position=page.checkpoint)
