@@ -43,6 +43,8 @@ class Prometheus:
 
     async def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         async with self._session.get(f"{self.url}/api/v1/{path}", params=parameters) as response:
+            # While it starts it says so in plain text.
+            assert response.content_type == "application/json", response.status
             answer = await response.json()
         assert answer["status"] == "success", answer
         found: dict[str, Any] = answer["data"]
