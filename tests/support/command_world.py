@@ -14,7 +14,7 @@ import msgspec
 from keelson.access import Grants, Identity
 from keelson.command.app import NAME, open_resources
 from keelson.command.decide import Decider
-from keelson.command.routes import OPERATIONS, ROUTES
+from keelson.command.routes import OPERATIONS, ROUTES, TOKENLESS
 from keelson.command.settings import CommandSettings
 from keelson.events import Actor, Envelope
 from keelson.events.ids import Position
@@ -198,6 +198,7 @@ async def serving(database: Database, *, database_url: str | None = None, **sett
         authenticator=Tokens(),
         lifespan=open_resources,
         operations=OPERATIONS,
+        tokenless=TOKENLESS,
     )
     server = Server(app, command_settings)
     task = asyncio.create_task(server.serve())

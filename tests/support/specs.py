@@ -18,6 +18,7 @@ import msgspec
 from keelson.access import Identity
 from keelson.access.tokens import hash_token
 from keelson.command.answers import limit_that_refused
+from keelson.command.authorize import authorize
 from keelson.command.handlers import Command
 from keelson.command.refusal import Refusal
 from keelson.command.registry import HANDLERS
@@ -215,7 +216,9 @@ class Given:
         try:
             for tx.command_index, command in enumerate(commands):
                 before = len(tx.events)
-                result = _at_once(_HANDLERS[type(command)].handle(tx, command))
+                handler = _HANDLERS[type(command)]
+                _at_once(authorize(tx, handler, command))
+                result = _at_once(handler.handle(tx, command))
                 results.append((result, len(tx.events) - before))
             assert tx.events or not tx.vault.is_changed, "the vault changes, and no event says so"
             _refuse_over_limits(history, tx, results)

@@ -164,7 +164,7 @@ def test_only_without_an_organisation_is_a_principal_an_operator() -> None:
 def test_a_node_acts_by_its_credential_and_enrols_by_another() -> None:
     waiting, enrolled = fold(NodeAccess(), WAITING), fold(NodeAccess(), ENROLLED)
 
-    assert grants_of(AS_MACHINE, waiting, NODE, NOW) == Grants(node_id="node_1")
+    assert grants_of(AS_MACHINE, waiting, NODE, NOW) == Grants(enrolls="node_1")
     assert grants_of(AS_MACHINE, waiting, NODE, LATER) is None
     assert grants_of(AS_MACHINE, enrolled, NODE, NOW) is None
     assert grants_of(AS_NODE, waiting, NODE, NOW) is None
@@ -189,6 +189,8 @@ def test_what_is_seen() -> None:
     assert (tenant.sees(both), tenant.sees(Ids(org_id="org_2")), tenant.sees(Ids())) == (True, False, False)
     assert (node.sees(both), node.sees(Ids(node_id="node_2")), node.sees(ORG)) == (True, False, False)
     assert Grants(operator=True).sees(Ids())
+    machine = Grants(enrolls="node_1")
+    assert (machine.sees(NODE), machine.sees(both), machine.sees(Ids())) == (True, False, False)
 
 
 def test_nobody_gives_more_than_it_has() -> None:

@@ -98,4 +98,4 @@ def test_an_image_gets_the_libraries_that_its_service_needs(monkeypatch: pytest.
     members_of = runpy.run_path("deploy/image/members.py")["members_of"]
     names = {service: {path.name for path in members_of(Path("services") / service)} for service in ("cli", "query")}
     assert names["cli"] == {"cli", "events", "log", "settings"}
-    assert names["query"] == {"query", "events", "log", "service", "settings", "views"}
+    assert names["query"] == {"query", "access", "events", "log", "service", "settings", "views"}

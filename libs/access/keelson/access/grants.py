@@ -33,6 +33,8 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True):
     operator: bool = False
     org_id: str | None = None
     node_id: str | None = None
+    # The node that a machine may enrol as: it is seen, and nothing else can be done with it.
+    enrolls: str | None = None
     member_id: str | None = None
     role: Role | None = None
     scopes: frozenset[str] = frozenset()
@@ -49,6 +51,7 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True):
             self.operator
             or (self.org_id is not None and ids.org_id == self.org_id)
             or (self.node_id is not None and ids.node_id == self.node_id)
+            or (self.enrolls is not None and ids == Ids(node_id=self.enrolls))
         )
 
     @property
@@ -95,8 +98,7 @@ def grants_of(identity: Identity, access: Access | None, ids: Ids | None, now: d
         case PrincipalAccess():
             return _grants_of_principal(identity, access, ids, now)
         case NodeAccess():
-            live = access.credentials if identity.kind == "node" else access.enrollment
-            return Grants(node_id=ids.node_id) if _is_good(identity, live, now) else None
+            return _grants_of_node(identity, access, ids, now)
         case _:
             assert_never(access)
 
@@ -121,6 +123,12 @@ def _grants_of_principal(identity: Identity, access: PrincipalAccess, ids: Ids, 
         return Grants(operator=OPERATOR in access.scopes)
     everything = EVERYTHING in access.scopes
     return Grants(org_id=ids.org_id, scopes=expand(access.scopes), everything=everything)
+
+
+def _grants_of_node(identity: Identity, access: NodeAccess, ids: Ids, now: datetime) -> Grants | None:
+    if identity.kind == "enrollment":
+        return Grants(enrolls=ids.node_id) if _is_good(identity, access.enrollment, now) else None
+    return Grants(node_id=ids.node_id) if _is_good(identity, access.credentials, now) else None
 
 
 def _is_good(identity: Identity, live: Credentials, now: datetime) -> bool:

@@ -85,6 +85,10 @@ COMMANDS: Final[dict[str, Right]] = {
 }
 
 
+# Commands that come without a credential: who sends them is told by the token in their body.
+ENROLLING: Final = frozenset(name for name, right in COMMANDS.items() if right.who == "enrollment")
+
+
 class ReadRight(msgspec.Struct, frozen=True, kw_only=True):
     """Who may read at a path: with the scope, what is of their organisation; `node`: also the node that the path names.
 

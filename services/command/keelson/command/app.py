@@ -8,7 +8,7 @@ from typeid import TypeID
 from keelson.access.tokens import new_token
 from keelson.command import metrics
 from keelson.command.decide import Decider
-from keelson.command.routes import OPERATIONS, ROUTES
+from keelson.command.routes import OPERATIONS, ROUTES, TOKENLESS
 from keelson.command.settings import CommandSettings
 from keelson.command.state import StateCache
 from keelson.command.transaction import Supply
@@ -34,6 +34,7 @@ def build_app(settings: CommandSettings) -> Application:
         authenticator=BearerTokens(settings.operator_token),
         lifespan=open_resources,
         operations=OPERATIONS,
+        tokenless=TOKENLESS,
     )
 
 

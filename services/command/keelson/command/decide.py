@@ -17,8 +17,9 @@ from keelson.command.answers import (
     keep_results,
     limit_that_refused,
 )
+from keelson.command.authorize import authorize
 from keelson.command.reader import LogReader
-from keelson.command.refusal import Refusal, name_taken
+from keelson.command.refusal import Denial, Refusal, name_taken
 from keelson.command.state import StateCache
 from keelson.command.submission import Answer, Part, Submission, request_hash
 from keelson.command.transaction import Supply, Transaction
@@ -154,10 +155,14 @@ class Decider:
         return Decided(tx, results)
 
     async def _confirm(self, asked: _Asked, outcome: Decided | Refused) -> Answer | None:
-        """Answer what appends nothing, if it still holds; an answer that was kept under the key comes first."""
+        """Answer what appends nothing, if it still holds; an answer that was kept under the key comes first.
+
+        But not before a denial: who may not send the command any more is not told what it answered.
+        """
         tx = outcome.tx
         confirmation = await confirm(self._pool, asked.key, tx.reads)
-        known = await self._known(asked, confirmation.epoch, confirmation.known_key)
+        denied = isinstance(outcome, Refused) and isinstance(outcome.refusal, Denial)
+        known = None if denied else await self._known(asked, confirmation.epoch, confirmation.known_key)
         if known is not None:
             return known
         if confirmation.epoch != tx.epoch:
@@ -266,6 +271,7 @@ class Decider:
 async def _run_part(tx: Transaction, part: Part) -> msgspec.Struct:
     """Run one command's handler; If-Match is held against its target as the handler found it."""
     before = len(tx.events)
+    await authorize(tx, part.handler, part.command)
     try:
         result = await part.handler.handle(tx, part.command)
     except Refusal as refusal:

@@ -12,6 +12,10 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure
         self.command_index: int | None = None
 
 
+class Denial(Refusal):
+    """The command is refused to whoever sent it: confirmed too, but whatever its key's answer was, it is not given."""
+
+
 def not_found(noun: str, aggregate_id: str) -> Refusal:
     """Refuse for what is not there, or not any more."""
     return Refusal("not_found", f"there is no {noun} {aggregate_id}")

@@ -1,9 +1,17 @@
-"""The registry: which commands exist."""
+"""The registry: which commands exist, and which aggregates they are about."""
 
 from keelson.command.domain import app, deploy, env, org, project, release, route
 from keelson.command.handlers import Handler
+from keelson.command.state import State
 
 # One line per aggregate.
 MODULES = (org, project, app, env, release, deploy, route)
+
+STATES: dict[str, type[State]] = {
+    each.aggregate_type: each
+    for module in MODULES
+    for each in vars(module).values()
+    if isinstance(each, type) and issubclass(each, State) and each is not State
+}
 
 HANDLERS: dict[str, Handler] = {handler.name: handler for module in MODULES for handler in module.HANDLERS}

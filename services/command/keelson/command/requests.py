@@ -8,11 +8,13 @@ from msgspec import Meta
 from starlette.requests import Request
 
 from keelson.access import Identity
+from keelson.access.rights import ENROLLING
 from keelson.command.handlers import Command, Handler
 from keelson.command.headers import CommandHeaders, read_command_headers
 from keelson.command.registry import HANDLERS
 from keelson.command.submission import BUNDLE, Part, Submission
 from keelson.log.decision import Context
+from keelson.service.credentials import Caller
 from keelson.service.json import decode_json, read_body, require_json
 from keelson.service.problems import FieldError, Problem
 from keelson.service.validation import convert
@@ -43,7 +45,7 @@ async def read_command(request: Request) -> tuple[Submission, CommandHeaders]:
     _require_reason(handler, headers)
     part = Part(handler, command, headers.if_match)
     _require_target(part, "If-Match")
-    return _submission(request, headers, handler.name, (part,)), headers
+    return await _submission(request, headers, handler.name, (part,)), headers
 
 
 async def read_bundle(request: Request) -> tuple[Submission, CommandHeaders]:
@@ -54,7 +56,7 @@ async def read_bundle(request: Request) -> tuple[Submission, CommandHeaders]:
     require_json(request.scope["headers"])
     bundle = convert(decode_json(await read_body(request)), Bundle)
     parts = tuple(_read_part(index, bundled, headers) for index, bundled in enumerate(bundle.commands))
-    return _submission(request, headers, BUNDLE, parts), headers
+    return await _submission(request, headers, BUNDLE, parts), headers
 
 
 def _read_part(index: int, bundled: BundledCommand, headers: CommandHeaders) -> Part:
@@ -70,9 +72,22 @@ def _read_part(index: int, bundled: BundledCommand, headers: CommandHeaders) -> 
     return part
 
 
-def _submission(request: Request, headers: CommandHeaders, name: str, parts: tuple[Part, ...]) -> Submission:
+async def _find_sender(request: Request, parts: tuple[Part, ...]) -> Identity:
+    """Give who sends it: the caller, or where a machine enrols, the one whose token is in the body.
+
+    Raises UnauthenticatedError for a token that is not good.
+    """
+    caller: Caller = request.state.caller
+    if len(parts) == 1 and parts[0].handler.name in ENROLLING:
+        token = getattr(parts[0].command, "token", "")
+        caller = await request.app.state.authenticator.authenticate(f"Bearer {token}")
+    return caller.identity
+
+
+async def _submission(request: Request, headers: CommandHeaders, name: str, parts: tuple[Part, ...]) -> Submission:
+    sender = await _find_sender(request, parts)
     context = Context(
-        actor=request.state.caller.identity.actor,
+        actor=sender.actor,
         request_id=request.state.request_id,
         reason=headers.reason,
         correlation_id=headers.correlation_id,
@@ -83,7 +98,7 @@ def _submission(request: Request, headers: CommandHeaders, name: str, parts: tup
         name=name,
         parts=parts,
         context=context,
-        identity=Identity(request.state.actor, "operator"),
+        identity=sender,
         received_at=datetime.now(UTC),
         key=headers.idempotency_key,
     )

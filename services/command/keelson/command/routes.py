@@ -6,6 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keelson.access.rights import ENROLLING
 from keelson.command.handlers import Handler
 from keelson.command.headers import CommandHeaders, DocumentedHeaders
 from keelson.command.refusal import Refusal
@@ -13,6 +14,7 @@ from keelson.command.registry import HANDLERS
 from keelson.command.requests import Bundle, read_bundle, read_command, require_no_parameters
 from keelson.command.submission import BUNDLE, Answer, EventReference, PartAnswer, Submission
 from keelson.log.append import AppendUnavailableError
+from keelson.service.authentication import UnauthenticatedError
 from keelson.service.headers import require_known
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
@@ -29,7 +31,11 @@ RULES = (
     declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),
 )
 
+# What comes to these paths is from whom its body says: a machine enrols by a token for just that.
+TOKENLESS = frozenset(f"/v1/commands/{name}" for name in ENROLLING)
+
 _REFUSALS = (
+    "forbidden",
     "malformed",
     "invalid",
     "reason_required",
@@ -114,6 +120,8 @@ async def _decide(request: Request, submission: Submission, headers: CommandHead
     try:
         answer = await request.app.state.decider.decide(submission)
     except Refusal as refusal:
+        if refusal.code == "unauthenticated":
+            raise UnauthenticatedError from None
         index = refusal.command_index if submission.name == BUNDLE else None
         members: dict[str, Any] = {} if index is None else {"command_index": index}
         raise Problem(refusal.code, refusal.detail, **members) from None

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from keelson.access import Identity
+from keelson.access.grants import NOTHING
 from keelson.command.refusal import Refusal, name_taken, not_found
 from keelson.command.state import Aggregate, S, State, StateCache
 from keelson.command.vault import Sealer, Vault, VaultReader
@@ -64,6 +65,8 @@ class Transaction:
         self._supply = supply
         self._aggregates: dict[AggregateId, Aggregate[Any] | None] = {}
         self.identity = identity
+        # What the sender may; set before each command's handler runs.
+        self.grants = NOTHING
         self.now = now
         self.epoch = cache.epoch
         self.reads = ReadSet()
@@ -89,9 +92,12 @@ class Transaction:
         return self._aggregates[own_id]
 
     async def get(self, state_type: type[S], aggregate_id: str) -> Aggregate[S]:
-        """Give a live aggregate. Raises Refusal `not_found` for one that never was or was deleted."""
+        """Give a live aggregate that the sender may see. Raises Refusal `not_found` for any other.
+
+        What a command names is got; what a handler looks up by itself is read.
+        """
         found = await self.read(state_type, aggregate_id)
-        if found is None or found.state.deleted:
+        if found is None or found.state.deleted or not self.grants.sees(found.ids):
             raise not_found(state_type.noun, aggregate_id)
         return found
 
