@@ -17,6 +17,7 @@ from keelson.views import Relation
 # What the API knows and this version has not built: answered 400 `not_supported`, never ignored.
 NOT_BUILT = ("as_of",)
 NOT_BUILT_OF_EVENTS = ("as_of", "wait")
+NOT_BUILT_OF_DESIRED = ("as_of", "wait", "after")
 NOT_BUILT_OF_ACTIVITY = ("as_of", "since", "until", "order", "after", "correlation_id")
 
 # The columns by which collections and the activity can be filtered, where a table has them.
