@@ -45,11 +45,10 @@ async def test_every_answer_says_the_epoch(database: Database) -> None:
 async def test_what_is_not_built_yet_says_so(database: Database) -> None:
     async with open_world(database), served(database) as reader:
         for path in (
-            *(f"/v1/{name}" for name in ("members", "principals", "secrets", "nodes", "instances")),
+            *(f"/v1/{name}" for name in ("members", "principals", "secrets")),
             f"/v1/secrets/{APP}",
-            f"/v1/envs/{APP}/status",
-            f"/v1/nodes/{APP}/desired",
-            "/v1/edge/desired",
+            f"/v1/nodes/{APP}/desired?wait=5",
+            "/v1/edge/desired?after=1",
             "/v1/diff?from=1&to=2",
         ):
             answer = await reader.get(path)
@@ -81,6 +80,8 @@ async def test_ready_when_the_views_are_there_in_this_version(database: Database
         assert (status, "version 99" in verdict, "tenancy" in verdict) == (503, True, True)
         version = PROJECTIONS["tenancy"].version
         await world.projector.execute("UPDATE ops.checkpoints SET version = $1 WHERE projection = 'tenancy'", version)
+        await world.projector.execute("DROP VIEW views.edge_routes")
+        assert await read_checks() == (503, "views are missing: edge_routes")
         await world.projector.execute("DROP TABLE views.projects")
         status, verdict = await read_checks()
         assert (status, "projects" in verdict) == (503, True)

@@ -5,10 +5,12 @@ from collections.abc import Collection
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
+from keelson.events.app import AppCreated
 from keelson.events.org import OrgCreated, OrgRenamed
-from keelson.log.database import Pool
+from keelson.log.database import Connection, Pool
 from keelson.projector import rebuild as rebuilding
 from keelson.projector.batch import Batch
 from keelson.projector.checkpoints import read_checkpoint
@@ -18,7 +20,7 @@ from keelson.projector.rebuild import Options, RebuildError, lease_of, rebuild
 from keelson.projector.status import complaints
 from keelson.projector.verify import verify
 from keelson.service.standing import read_standing
-from keelson.views import PROJECTIONS, Projection, sql
+from keelson.views import PROJECTIONS, DerivedView, Projection, sql
 from keelson.views.platform import APPS, PLATFORM
 from keelson.views.tenancy import ORGS, PROJECTS, TENANCY, org_created, org_renamed
 from support.database import Database
@@ -28,6 +30,25 @@ from support.story import Story, insert
 from support.waiting import eventually
 
 SMALL = Options(page_size=50, lease_wait_s=5)
+
+
+class AppCount(msgspec.Struct, frozen=True):
+    """How many apps a project has had, and the last event of any of them."""
+
+    project_id: str
+    apps: int
+    position: int
+
+
+COUNT_APPS = "SELECT project_id, count(*) AS apps, max(position) AS position FROM apps GROUP BY project_id"
+APP_COUNTS = DerivedView(name="app_counts", row=AppCount, key=("project_id",), select=COUNT_APPS)
+
+
+def deriving(*derived: DerivedView, version: int = PLATFORM.version) -> Projection:
+    """Give the projection `platform` with other derived views."""
+    projection = Projection("platform", version=version, tables=PLATFORM.tables, derived=derived)
+    projection._handlers = PLATFORM._handlers
+    return projection
 
 
 def leases_of(pool: Pool, holder: str = "rebuilder") -> Leases:
@@ -254,3 +275,77 @@ async def test_a_rebuild_as_another_version_brings_the_tables_that_it_adds(datab
 
         await assert_views_equal_fold(pool, {"tenancy": TENANCY})
         assert await query.fetch(sql.select_all(PROJECTS))
+
+
+async def test_f23_readers_of_a_derived_view_see_no_gap(database: Database) -> None:
+    """It is there all the time, and what it says is exact at the checkpoint that is read with it."""
+    story, projection = Story(seed=15, first=2), deriving(APP_COUNTS)
+    created: list[int] = []
+    rebuilt = asyncio.Event()
+
+    async def append(owner: Connection, commands: int) -> None:
+        envelopes = story.tell(commands)
+        created.extend(each.position for each in envelopes if each.type == AppCreated.event_type)
+        await insert(owner, envelopes)
+
+    async def append_on() -> None:
+        async with connected(database.owner_dsn) as owner:
+            while not rebuilt.is_set():
+                await append(owner, 5)
+
+    async def read() -> int:
+        page = sql.select_page(APP_COUNTS, (), deleted=True)
+        seen, reads = 0, 0
+        async with connected(database.query_dsn) as reader:
+            while not rebuilt.is_set():
+                rows = await reader.fetch(page, "platform", "", 1000)
+                checkpoint = rows[0]["checkpoint"]
+                assert checkpoint >= seen, "a reader saw the position go back"
+                assert sum(row["apps"] for row in rows) == sum(position <= checkpoint for position in created)
+                assert all(row["position"] <= checkpoint for row in rows)
+                seen, reads = checkpoint, reads + 1
+        return reads
+
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        replica(database, projections={"platform": projection}),
+    ):
+        await append(owner, 300)
+        await caught_up(pool, "platform")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(append_on())
+            readers = [tasks.create_task(read()) for _ in range(3)]
+            for _ in range(3):
+                await rebuild(projection, pool, leases_of(pool), lambda _: None, SMALL)
+            rebuilt.set()
+    assert all(reader.result() > 10 for reader in readers)
+
+
+async def test_a_rebuild_exchanges_the_derived_views_of_one_version_for_those_of_another(database: Database) -> None:
+    renamed = DerivedView(name="counted_apps", row=AppCount, key=("project_id",), select=COUNT_APPS)
+    older, newer = deriving(APP_COUNTS), deriving(renamed, version=PLATFORM.version + 1)
+    async with (
+        connected(database.owner_dsn) as owner,
+        pooled(database.projector_dsn) as pool,
+        connected(database.query_dsn) as query,
+    ):
+        await insert(owner, Story(seed=16, first=2).tell(50))
+        await rebuild(older, pool, leases_of(pool), lambda _: None)
+        counted = await query.fetch(sql.select_all(APP_COUNTS))
+        assert counted
+        await rebuild(newer, pool, leases_of(pool), lambda _: None)
+
+        assert await query.fetch(sql.select_all(renamed)) == counted
+        assert await pool.fetchval("SELECT to_regclass('views.app_counts') IS NULL")
+        await rebuild(PLATFORM, pool, leases_of(pool), lambda _: None)
+        assert await pool.fetchval("SELECT to_regclass('views.counted_apps') IS NULL")
+        assert (await verify(PLATFORM, pool)).is_good
+
+
+async def test_a_derived_view_gives_what_it_declares_or_is_not_made(database: Database) -> None:
+    wrong = DerivedView(name="wrong", row=AppCount, key=("project_id",), select="SELECT project_id FROM apps")
+    async with pooled(database.projector_dsn) as pool:
+        with pytest.raises(asyncpg.UndefinedColumnError):
+            await rebuild(deriving(wrong), pool, leases_of(pool), lambda _: None)
+        assert await pool.fetchval("SELECT to_regclass('views.apps') IS NULL"), "all of it or nothing"

@@ -130,6 +130,14 @@ MUTANTS = (
         ("integration/test_rebuild.py::test_f23_a_swap_keeps_readers_waiting_only_so_long",),
     ),
     Mutant(
+        "F23",
+        "a swap leaves the derived views behind",
+        _REBUILD,
+        "            for relation in self._projection.relations:\n",
+        "            for relation in self._projection.tables:\n",
+        ("integration/test_rebuild.py::test_f23_readers_of_a_derived_view_see_no_gap",),
+    ),
+    Mutant(
         "F24",
         "a transaction with outdated plans is not tried again",
         _APPLIER,

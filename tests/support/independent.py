@@ -6,13 +6,17 @@ It knows the published contract alone (types, payloads, columns), so that a mist
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 Event = Mapping[str, Any]
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 Views = dict[str, Rows]
 
-VIEWS = ("orgs", "projects", "apps", "envs", "env_processes", "releases", "deploys", "routes", "activity")
+VIEWS = (
+    *("orgs", "projects", "apps", "envs", "env_processes", "releases", "deploys", "routes", "nodes", "instances"),
+    "activity",
+)
 KEYS = {"env_processes": ("env_id", "process"), "activity": ("position",)}
 _COLLECTIONS = {
     "org": "orgs",
@@ -22,6 +26,8 @@ _COLLECTIONS = {
     "release": "releases",
     "deploy": "deploys",
     "route": "routes",
+    "node": "nodes",
+    "instance": "instances",
 }
 _ANCESTORS = {
     "org": (),
@@ -31,6 +37,8 @@ _ANCESTORS = {
     "release": ("org_id", "project_id", "app_id"),
     "deploy": ("org_id", "project_id", "app_id", "env_id"),
     "route": ("org_id", "project_id", "app_id", "env_id"),
+    "node": (),
+    "instance": ("org_id", "project_id", "app_id", "env_id", "node_id"),
 }
 _PARENTS = {"org": None, "project": "org_id", "app": "project_id", "env": "app_id"}
 # What a row has before any event says otherwise.
@@ -49,7 +57,20 @@ _INITIAL: dict[str, dict[str, Any]] = {
     "release": {},
     "deploy": {"status": "queued", "message": None},
     "route": {"deleted_at": None},
+    "node": {
+        **dict.fromkeys(("name", "state", "message", "cpu_millis", "memory_bytes", "address", "deleted_at")),
+        "labels": {},
+    },
+    "instance": {
+        "desired_state": "running",
+        "status": "booting",
+        **dict.fromkeys(("secret_version", "endpoints", "reason_code", "exit_code", "message")),
+    },
 }
+# What begins an aggregate, where it is not called created.
+_BEGINNINGS = ("node.enrollment_created", "instance.allocated")
+# What an instance's report says, if it says it; what was said before it is over.
+_REPORT = ("status", "endpoints", "reason_code", "exit_code", "message")
 _OF_ACTIVITY = (
     "type",
     "aggregate_id",
@@ -184,11 +205,14 @@ def _stamps(event: Event, created_at: Any) -> dict[str, Any]:
 def _apply(views: Views, aggregate: str, event: Event, payload: dict[str, Any]) -> None:
     rows = views[_COLLECTIONS[aggregate]]
     key = (event["aggregate_id"],)
-    if event["type"].endswith(".created"):
+    if event["type"].endswith(".created") or event["type"] in _BEGINNINGS:
         ancestors = {name: event[name] for name in _ANCESTORS[aggregate]}
         rows[key] = {"id": event["aggregate_id"], **ancestors, **_INITIAL[aggregate], "created_at": None}
     row = rows[key]
     row |= _stamps(event, row["created_at"] or event["recorded_at"])
+    if aggregate in ("node", "instance"):
+        _place(row, event, payload)
+        return
     match event["type"].partition(".")[2]:
         case "deleted":
             row["deleted_at"] = event["recorded_at"]
@@ -208,10 +232,29 @@ def _apply(views: Views, aggregate: str, event: Event, payload: dict[str, Any]) 
                     **_stamps(event, event["recorded_at"]),
                 }
         case "scaled":
-            row |= payload
+            row["replicas"] = payload["replicas"]
             for name, replicas in payload["replicas"].items():
                 process = views["env_processes"][event["aggregate_id"], name]
                 process |= {"replicas": replicas, **_stamps(event, process["created_at"])}
+        case _:
+            row |= payload
+
+
+def _place(row: dict[str, Any], event: Event, payload: dict[str, Any]) -> None:
+    """Say what an event says of a node or an instance."""
+    match event["type"]:
+        case "node.removed":
+            row["deleted_at"] = event["recorded_at"]
+        case "node.enrolled":
+            row |= payload | {"state": "active", "expires_at": None}
+        case "node.state_changed":
+            row |= {"message": None} | payload
+        case "instance.allocated" | "instance.desired_state_changed":
+            row |= payload | {"desired_position": event["position"]}
+        case "instance.status_changed":
+            row |= dict.fromkeys(_REPORT) | payload
+            if payload["status"] == "stopped":
+                row["desired_position"] = event["position"]
         case _:
             row |= payload
 
@@ -243,6 +286,8 @@ def _differences(place: str, expected: dict[str, Any], found: dict[str, Any]) ->
         value = found[name]
         if isinstance(expected[name], dict | list) and isinstance(value, str):
             value = json.loads(value)
+        if isinstance(expected[name], str) and isinstance(value, datetime):
+            value = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         if value != expected[name]:
             faults.append(f"{place}: {name} is {value!r}, not {expected[name]!r}")
     return faults

@@ -43,13 +43,16 @@ def make_id(prefix: str, number: int) -> AggregateId:
     return AggregateId(f"{prefix}_{number:026d}")
 
 
-ORG, PROJECT, APP, ENV = (make_id(prefix, 1) for prefix in ("org", "project", "app", "env"))
+ORG, PROJECT, APP, ENV, NODE = (make_id(prefix, 1) for prefix in ("org", "project", "app", "env", "node"))
 IDS = {
     "org": Ids(org_id=ORG),
     "project": Ids(org_id=ORG, project_id=PROJECT),
     "app": Ids(org_id=ORG, project_id=PROJECT, app_id=APP),
     "env": Ids(org_id=ORG, project_id=PROJECT, app_id=APP, env_id=ENV),
+    "node": Ids(node_id=NODE),
 }
+# Of an instance in the base's environment, on the first node.
+INSTANCE_IDS = msgspec.structs.replace(IDS["env"], node_id=NODE)
 
 
 @dataclass
@@ -141,6 +144,8 @@ class World:
 def _ids_of(aggregate_id: str) -> Ids:
     """Give the ids of the base's entities; of one that has the same parents, with its own."""
     prefix = aggregate_id.partition("_")[0]
+    if prefix == "instance":
+        return INSTANCE_IDS
     own = IDS.get(prefix, IDS["env"] if prefix in ("deploy", "route") else IDS["app"])
     return msgspec.structs.replace(own, **({f"{prefix}_id": aggregate_id} if prefix in IDS else {}))
 

@@ -12,6 +12,23 @@ from keelson.events.app import AppCreated, AppDeleted, AppRenamed
 from keelson.events.deploy import DeployCreated, DeployStatus, DeployStatusChanged
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvProcess, EnvReleaseSet, EnvRenamed, EnvScaled
 from keelson.events.ids import AggregateId, Position, Seq
+from keelson.events.instance import (
+    DesiredState,
+    Endpoint,
+    InstanceAllocated,
+    InstanceDesiredStateChanged,
+    InstanceSpec,
+    InstanceStatus,
+    InstanceStatusChanged,
+)
+from keelson.events.node import (
+    NodeCapacitySet,
+    NodeEnrolled,
+    NodeEnrollmentCreated,
+    NodeRemoved,
+    NodeState,
+    NodeStateChanged,
+)
 from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.events.project import ProjectCreated, ProjectDeleted, ProjectRenamed
 from keelson.events.registry import encode
@@ -34,6 +51,8 @@ class Env(NamedTuple):
     processes: list[str]
     # Each with its hostname and its process.
     routes: dict[str, tuple[str, str]]
+    # Those that have not stopped, each with its ids.
+    instances: dict[str, Ids]
 
 
 class Story:
@@ -49,6 +68,9 @@ class Story:
         self._releases: dict[str, list[tuple[str, dict[str, Process]]]] = {}
         self._envs: list[Env] = []
         self._free_hostnames: list[str] = []
+        # Those that wait for a machine, and those that have one.
+        self._awaited: list[Ids] = []
+        self._nodes: list[Ids] = []
         self._org = Ids(org_id=self._mint("org"))
         self._opened = False
 
@@ -72,6 +94,7 @@ class Story:
                 project_id=ids.project_id,
                 app_id=ids.app_id,
                 env_id=ids.env_id,
+                node_id=ids.node_id,
                 actor_type="system",
                 actor_id="operator",
                 reason=self._random.choice((None, "because", "no særlig reason")),
@@ -113,6 +136,12 @@ class Story:
             (self._create_route, 6),
             (self._update_route, 4),
             (self._delete_route, 3),
+            (self._await_node, 3),
+            (self._enroll_node, 4),
+            (self._change_node, 4),
+            (self._remove_node, 1),
+            (self._allocate, 12),
+            (self._change_instance, 20),
             (self._delete, 2),
         )
         chosen = self._random.choices([make for make, _ in choices], [weight for _, weight in choices])[0]
@@ -130,7 +159,7 @@ class Story:
 
     def _create_env(self) -> Command:
         ids = msgspec.structs.replace(self._random.choice(self._apps), env_id=self._mint("env"))
-        self._envs.append(Env(ids, [], [], {}))
+        self._envs.append(Env(ids, [], [], {}, {}))
         return [(ids.env_id or "", ids, EnvCreated(name=self._name()))]
 
     def _create_release(self) -> Command:
@@ -236,6 +265,93 @@ class Story:
             return self._free_hostnames.pop(self._random.randrange(len(self._free_hostnames)))
         return f"{self._mint('host')}.example".replace("_", "-")
 
+    def _await_node(self) -> Command:
+        ids = Ids(node_id=self._mint("node"))
+        self._awaited.append(ids)
+        created = NodeEnrollmentCreated(BEGAN + timedelta(hours=1), credential_id=self._mint("credential"))
+        return [(ids.node_id or "", ids, created)]
+
+    def _enroll_node(self) -> Command:
+        if not self._awaited:
+            return []
+        ids = self._awaited.pop()
+        self._nodes.append(ids)
+        enrolled = NodeEnrolled(
+            name=self._mint("machine").replace("_", "-"),
+            labels={"zone": self._name(), "arch": "arm64"},
+            cpu_millis=4000,
+            memory_bytes=2**33,
+            address=self._random.choice((None, "10.0.0.7")),
+            credential_id=self._mint("credential"),
+        )
+        return [(ids.node_id or "", ids, enrolled)]
+
+    def _change_node(self) -> Command:
+        if not self._nodes:
+            return []
+        ids = self._random.choice(self._nodes)
+        states: tuple[NodeState, ...] = ("active", "draining", "disabled", "offline")
+        message = self._random.choice((None, "said the test"))
+        changes: tuple[Event, ...] = (
+            NodeStateChanged(state=self._random.choice(states), message=message),
+            NodeCapacitySet(cpu_millis=self._random.randrange(9000), memory_bytes=2**34),
+        )
+        return [(ids.node_id or "", ids, self._random.choice(changes))]
+
+    def _remove_node(self) -> Command:
+        placed = {ids.node_id for env in self._envs for ids in env.instances.values()}
+        for ids in [each for each in self._nodes if each.node_id not in placed][:1]:
+            self._nodes.remove(ids)
+            return [(ids.node_id or "", ids, NodeRemoved())]
+        return []
+
+    def _allocate(self) -> Command:
+        env = self._random.choice(self._envs)
+        if not env.processes or not self._nodes:
+            return []
+        ids = msgspec.structs.replace(env.ids, node_id=self._random.choice(self._nodes).node_id)
+        instance_id = self._mint("instance")
+        env.instances[instance_id] = ids
+        spec = InstanceSpec(
+            image=f"shop@sha256:{0:064x}",
+            command=("run",),
+            ports=(Port("http", 8080),),
+            cpu_millis=250,
+            memory_bytes=2**28,
+            health=Health(path="/", port="http"),
+            variables={"Z": self._name(), "A": "1"},
+        )
+        allocated = InstanceAllocated(
+            process=self._random.choice(env.processes),
+            release_id=self._releases[ids.app_id or ""][-1][0],
+            release_number=len(self._releases[ids.app_id or ""]),
+            secret_version=self._random.choice((None, 3)),
+            spec=spec,
+            spec_hash=f"{self._random.randrange(2**64):064x}",
+        )
+        return [(instance_id, ids, allocated)]
+
+    def _change_instance(self) -> Command:
+        env = self._random.choice(self._envs)
+        if not env.instances:
+            return []
+        instance_id, ids = self._random.choice(list(env.instances.items()))
+        if self._random.random() < 0.25:
+            desired: tuple[DesiredState, ...] = ("draining", "stopped")
+            return [(instance_id, ids, InstanceDesiredStateChanged(self._random.choice(desired)))]
+        statuses: tuple[InstanceStatus, ...] = ("booting", "ready", "ready", "draining", "failed", "stopped")
+        status = self._random.choice(statuses)
+        if status == "stopped":
+            del env.instances[instance_id]
+        reported = InstanceStatusChanged(
+            status=status,
+            endpoints={"http": Endpoint("10.0.0.7", 31000)} if status == "ready" else None,
+            reason_code="exited" if status == "failed" else None,
+            exit_code=self._random.choice((None, 1)) if status == "failed" else None,
+            message=self._random.choice((None, "said the node")),
+        )
+        return [(instance_id, ids, reported)]
+
     def _rename(self) -> Command:
         env = self._random.choice(self._envs)
         app = self._random.choice(self._apps)
@@ -255,6 +371,7 @@ class Story:
             env = self._envs.pop(self._random.randrange(len(self._envs)))
             superseded = [(each, env.ids, DeployStatusChanged(status="superseded")) for each in env.deploys]
             ended = [self._end_route(env, route_id) for route_id in list(env.routes)]
+            ended += [(each, ids, InstanceStatusChanged(status="stopped")) for each, ids in env.instances.items()]
             return [*ended, *superseded, (env.ids.env_id or "", env.ids, EnvDeleted())]
         used = {ids.project_id for ids in self._apps}
         for ids in [each for each in self._projects if each.project_id not in used][:1]:

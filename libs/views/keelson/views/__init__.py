@@ -3,7 +3,7 @@
 from keelson.views.activity import ACTIVITY
 from keelson.views.platform import PLATFORM
 from keelson.views.projection import Projection
-from keelson.views.table import Table
+from keelson.views.table import DerivedView, Relation, Table
 from keelson.views.tenancy import TENANCY
 
 # One line per projection.
@@ -23,4 +23,13 @@ def table_named(name: str) -> tuple[Projection, Table]:
     raise KeyError(name)
 
 
-__all__ = ["PROJECTIONS", "Projection", "Table", "table_named"]
+def derived_named(name: str) -> tuple[Projection, DerivedView]:
+    """Give a derived view by its name, with the projection that owns it. Raises KeyError if there is none."""
+    for projection in PROJECTIONS.values():
+        for view in projection.derived:
+            if view.name == name:
+                return projection, view
+    raise KeyError(name)
+
+
+__all__ = ["PROJECTIONS", "DerivedView", "Projection", "Relation", "Table", "derived_named", "table_named"]

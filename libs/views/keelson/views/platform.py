@@ -11,6 +11,7 @@ from keelson.events.deploy import DeployCreated, DeployKind, DeployStatus, Deplo
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
 from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
 from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
+from keelson.views import placement
 from keelson.views.changes import Change, patch, put, replace
 from keelson.views.projection import Projection
 from keelson.views.table import Row, Table
@@ -135,7 +136,14 @@ ROUTES = Table(
     collection=True,
 )
 
-PLATFORM = Projection("platform", version=2, tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS, ROUTES))
+PLATFORM = Projection(
+    "platform",
+    version=3,
+    tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS, ROUTES, placement.NODES, placement.INSTANCES),
+    derived=(placement.ENV_STATUS, placement.NODE_DESIRED, placement.EDGE_ROUTES),
+)
+for event_class, handler in placement.HANDLERS:
+    PLATFORM.on(event_class)(handler)
 
 
 @PLATFORM.on(AppCreated)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from keelson.events import Envelope, Event
 from keelson.views.changes import Change, Patch, Put, Replace
-from keelson.views.table import Key, Table
+from keelson.views.table import DerivedView, Key, Relation, Table
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[Envelope, E], Iterable[Change]]
@@ -31,18 +31,27 @@ class Projection:
     """Turns events into changes of the tables that it owns.
 
     Handlers are pure: no clock, no randomness, no reading of rows; the same event gives the same changes for ever, so
-    the same handlers run live, in a rebuild, in verification and in memory. `version` is raised whenever a handler or
-    a table changes; a projection whose stored version differs waits for a rebuild.
+    the same handlers run live, in a rebuild, in verification and in memory. `derived` are SQL views over its tables.
+    `version` is raised whenever a handler, a table or a derived view changes; a projection whose stored version differs
+    waits for a rebuild.
     """
 
-    def __init__(self, name: str, *, version: int, tables: tuple[Table, ...]) -> None:
+    def __init__(
+        self, name: str, *, version: int, tables: tuple[Table, ...], derived: tuple[DerivedView, ...] = ()
+    ) -> None:
         self.name = name
         self.version = version
         self.tables = tables
+        self.derived = derived
         self._own = {table.aggregate: table for table in tables if table.aggregate is not None}
         self._handlers: dict[str, Handler[Any]] = {}
         self._catch_all: Handler[Any] | None = None
         self._routes: dict[str, tuple[Handler[Any] | None, Table | None]] = {}
+
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """All that it owns, in an order in which it can be made: tables, and what is derived from them."""
+        return (*self.tables, *self.derived)
 
     def on(self, event_class: type[E]) -> Callable[[Handler[E]], Handler[E]]:
         """Register the handler of an event, in its newest version; `Event` itself means every event."""

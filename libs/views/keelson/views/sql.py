@@ -1,4 +1,4 @@
-"""All SQL that is generated from declarations of tables, and nothing else; the one exception to SQL in files.
+"""All SQL that is generated from declarations of tables and views, and nothing else; the one exception to SQL in files.
 
 Names come from declarations in this package alone, never from requests; values are always parameters. Statements on a
 page of rows take one array per column, so that a page costs one round trip per table, however many rows it has.
@@ -6,7 +6,7 @@ page of rows take one array per column, so that a page costs one round trip per 
 
 from functools import cache
 
-from keelson.views.table import STAMPS, Column, Table
+from keelson.views.table import STAMPS, Column, DerivedView, Relation, Table
 
 LIVE = "views"
 NEXT = "views_next"
@@ -30,18 +30,28 @@ def create_indexes(table: Table, schema: str) -> list[str]:
     ]
 
 
-def drop_table(qualified_name: str) -> str:
-    """Drop a table of whatever projection; the name is quoted already. Locks: ACCESS EXCLUSIVE on it."""
-    return f"DROP TABLE {qualified_name}"
+def create_view(view: DerivedView, schema: str) -> str:
+    """Create the derived view over the tables of a schema, which must be the session's search path.
+
+    It is bound to those tables, wherever they are moved and whatever they are then called.
+    """
+    names = tuple(column.name for column in view.columns)
+    columns = ", ".join(f"t.{column.name}::{column.sql_type} AS {column.name}" for column in view.columns)
+    return f"CREATE VIEW {schema}.{view.name} ({_list(names)}) AS SELECT {columns} FROM (\n{view.select}\n) AS t"  # noqa: S608
 
 
-def mark_table(table: Table, schema: str, projection: str) -> str:
-    """Write on the table which projection made it, so that a later version finds it, whatever it calls its own."""
-    return f"COMMENT ON TABLE {schema}.{table.name} IS '{mark_of(projection)}'"
+def drop(kind: str, qualified_name: str) -> str:
+    """Drop a table or view of whatever projection; the name is quoted already. Locks: ACCESS EXCLUSIVE on it."""
+    return f"DROP {kind} {qualified_name}"
+
+
+def mark(relation: Relation, schema: str, projection: str) -> str:
+    """Write on a table or view which projection made it, for a later version to find, whatever it calls its own."""
+    return f"COMMENT ON {_kind(relation)} {schema}.{relation.name} IS '{mark_of(projection)}'"
 
 
 def mark_of(projection: str) -> str:
-    """Give the comment that is on the tables of a projection."""
+    """Give the comment that is on the tables and views of a projection."""
     return f"projection {projection}"
 
 
@@ -50,9 +60,9 @@ def analyze(table: Table, schema: str) -> str:
     return f"ANALYZE {schema}.{table.name}"
 
 
-def move_table(table: Table) -> str:
-    """Move a rebuilt table, with its indexes and rights, among the live ones. Locks: ACCESS EXCLUSIVE on it."""
-    return f"ALTER TABLE {NEXT}.{table.name} SET SCHEMA {LIVE}"
+def move(relation: Relation) -> str:
+    """Move what was rebuilt, with its indexes and rights, among the live ones. Locks: ACCESS EXCLUSIVE on it."""
+    return f"ALTER {_kind(relation)} {NEXT}.{relation.name} SET SCHEMA {LIVE}"
 
 
 @cache
@@ -96,7 +106,7 @@ def select_missing(table: Table, schema: str = LIVE) -> str:
     )
 
 
-def select_all(table: Table, schema: str = LIVE) -> str:
+def select_all(table: Relation, schema: str = LIVE) -> str:
     """Give all rows in the order of their keys: all columns, in the table's order."""
     names = _list(tuple(column.name for column in table.columns))
     return f"SELECT {names} FROM {schema}.{table.name} ORDER BY {_list(table.key)}"  # noqa: S608
@@ -108,7 +118,7 @@ def touch(tables: tuple[Table, ...], schema: str = LIVE) -> str:
 
 
 @cache
-def select_rows(table: Table, *, confined: bool = False) -> str:
+def select_rows(table: Relation, *, confined: bool = False) -> str:
     """Give rows by their keys, of one column, and the checkpoint that they reflect, in one snapshot.
 
     Parameters: $1 the projection, $2 the keys; if `confined`, $3 the organisation, whose rows alone there are. Each row
@@ -123,7 +133,7 @@ def select_rows(table: Table, *, confined: bool = False) -> str:
 
 @cache
 def select_page(
-    table: Table, filters: tuple[str, ...], *, deleted: bool, newest_first: bool = False, confined: bool = False
+    table: Relation, filters: tuple[str, ...], *, deleted: bool, newest_first: bool = False, confined: bool = False
 ) -> str:
     """Give a page of rows and the checkpoint that they reflect, in one snapshot.
 
@@ -151,16 +161,20 @@ def select_page(
     return f"{_head(table)} LEFT JOIN ({page}) AS t ON true ORDER BY t.{last} {direction}"
 
 
-def _within(table: Table, parameter: int) -> str:
+def _within(table: Relation, parameter: int) -> str:
     """Give the condition that a row is of an organisation; what is nobody's is of none."""
     return "false" if table.org is None else f"t.{table.org} = ${parameter}::text"
+
+
+def _kind(relation: Relation) -> str:
+    return "VIEW" if isinstance(relation, DerivedView) else "TABLE"
 
 
 def _newest_first() -> str:
     return f"t.position < coalesce(nullif($2::bigint, 0), {_BEYOND})"
 
 
-def _head(table: Table) -> str:
+def _head(table: Relation) -> str:
     columns = ", ".join(f"t.{column.name}" for column in table.columns)
     return (
         f"SELECT c.position AS checkpoint, t.{table.key[0]} IS NOT NULL AS found, {columns} "  # noqa: S608
@@ -183,7 +197,7 @@ def _matching(key: tuple[str, ...], alias: str) -> str:
     return " AND ".join(f"old.{name} = {alias}.{name}" for name in key)
 
 
-def _type(table: Table, name: str) -> str:
+def _type(table: Relation, name: str) -> str:
     return table.columns[table.index_of[name]].sql_type
 
 

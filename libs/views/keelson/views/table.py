@@ -1,4 +1,4 @@
-"""Tables as a projection declares them: a struct of columns, a key, indexes.
+"""Tables and derived views as a projection declares them: a struct of columns, a key, indexes.
 
 Columns derive from the struct's annotations, so that the row that the query service describes to clients and the table
 that the projector creates cannot differ.
@@ -62,32 +62,23 @@ class Column(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Table:
-    """A view's table. Its columns are the row's fields: its own first, then the stamps.
+class Relation:
+    """What has rows to read: a table, or a derived view. Its columns are the row's fields: its own, then the stamps.
 
-    `aggregate` names the type of aggregate whose own row this is (its key is the aggregate's id): every event of such
-    an aggregate moves that row. `collection` says that clients may list it. Rows that can be deleted have a field
-    `deleted_at`. `append_only` says that a row is put once and never changed: such rows are copied in, at a third of
-    the cost. Equal only to itself.
+    Equal only to itself.
     """
 
     name: str
-    row: type[Row]
+    row: type[msgspec.Struct]
     key: tuple[str, ...] = ("id",)
-    indexes: tuple[tuple[str, ...], ...] = ()
-    aggregate: str | None = None
-    collection: bool = False
-    append_only: bool = False
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}
-        unknown = {name for names_ in (self.key, *self.indexes) for name in names_} - names
+        unknown = set(self.key) - names
         if unknown:
             raise TableError(f"{self.name} has no columns {sorted(unknown)}")
         if names & _RESERVED:
             raise TableError(f"{self.name} declares {sorted(names & _RESERVED)}, which answers add to every row")
-        if self.aggregate is not None and len(self.key) != 1:
-            raise TableError(f"{self.name} is an aggregate's own table: its key is the aggregate's id alone")
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -97,6 +88,56 @@ class Table:
             raise TableError(f"{self.row.__name__} is no struct")
         columns = [_column(field) for field in info.fields]
         return tuple(sorted(columns, key=lambda column: column.name in STAMPS))
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """Each column's place in the table."""
+        return {column.name: index for index, column in enumerate(self.columns)}
+
+    @cached_property
+    def json_fields(self) -> tuple[str, ...]:
+        """The fields that are kept as JSON text."""
+        return tuple(column.name for column in self.columns if column.is_json)
+
+    @property
+    def org(self) -> str | None:
+        """The column that says whose a row is: confined readers see their organisation's alone; None is nobody's."""
+        return "org_id" if "org_id" in self.index_of else None
+
+    @property
+    def deletable(self) -> bool:
+        """Whether rows say when what they describe was deleted."""
+        return "deleted_at" in self.index_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(Relation):
+    """A view's table.
+
+    `aggregate` names the type of aggregate whose own row this is (its key is the aggregate's id): every event of such
+    an aggregate moves that row. `collection` says that clients may list it. Rows that can be deleted have a field
+    `deleted_at`. `append_only` says that a row is put once and never changed: such rows are copied in, at a third of
+    the cost.
+    """
+
+    row: type[Row]
+    indexes: tuple[tuple[str, ...], ...] = ()
+    aggregate: str | None = None
+    collection: bool = False
+    append_only: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = {name for index in self.indexes for name in index} - set(self.index_of)
+        if unknown:
+            raise TableError(f"{self.name} has no columns {sorted(unknown)}")
+        if self.aggregate is not None and len(self.key) != 1:
+            raise TableError(f"{self.name} is an aggregate's own table: its key is the aggregate's id alone")
+
+    @property
+    def org(self) -> str | None:
+        """The column that says whose a row is; of an organisation's own it is the id."""
+        return "id" if self.aggregate == "org" else super().org
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -113,27 +154,17 @@ class Table:
             if not field.required
         }
 
-    @cached_property
-    def index_of(self) -> dict[str, int]:
-        """Each column's place in the table."""
-        return {column.name: index for index, column in enumerate(self.columns)}
 
-    @cached_property
-    def json_fields(self) -> tuple[str, ...]:
-        """The fields that are kept as JSON text."""
-        return tuple(column.name for column in self.columns if column.is_json)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DerivedView(Relation):
+    """An SQL view over tables of one projection: nothing is stored twice, and it is exact at their checkpoint.
 
-    @cached_property
-    def org(self) -> str | None:
-        """The column that says whose a row is: confined readers see their organisation's alone; None is nobody's."""
-        if "org_id" in self.index_of:
-            return "org_id"
-        return "id" if self.aggregate == "org" else None
+    `select` names the tables by their bare names, and gives the row's fields under these, in this order and of these
+    types: the database refuses to make it otherwise. What it gives may differ from the stored rows in nothing but how
+    they are put together: no clock, no randomness, and no other schema's tables.
+    """
 
-    @property
-    def deletable(self) -> bool:
-        """Whether rows say when what they describe was deleted."""
-        return "deleted_at" in self.index_of
+    select: str
 
 
 def canonical(value: Value) -> str | None:

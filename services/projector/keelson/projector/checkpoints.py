@@ -14,7 +14,8 @@ _READ_SKIPS = load(__file__, "read_skips")
 _CREATE = load(__file__, "create_checkpoint")
 _MOVE = load(__file__, "move_checkpoint")
 _STOP = load(__file__, "stop_checkpoint")
-_OWNED_TABLES = load(__file__, "owned_tables")
+_OWNED = load(__file__, "owned_relations")
+_SEARCH = load(__file__, "search")
 
 
 class CheckpointMovedError(Exception):
@@ -52,20 +53,21 @@ async def read_skips(db: Database, projection: str) -> frozenset[int]:
 
 
 async def begin(connection: Connection, projection: Projection) -> None:
-    """Create a projection's tables and its checkpoint at 0, in one transaction, unless another replica does."""
+    """Create what a projection owns and its checkpoint at 0, in one transaction, unless another replica does."""
     async with connection.transaction():
         status = await connection.execute(_CREATE, projection.name, projection.version)
         if status == "INSERT 0 1":
             await create_tables(connection, projection, sql.LIVE)
             await create_indexes(connection, projection, sql.LIVE)
+            await create_derived(connection, projection, sql.LIVE)
 
 
 async def create_tables(connection: Connection, projection: Projection, schema: str) -> None:
     """Create a projection's tables, in place of all that it had in that schema. In the caller's transaction."""
-    await drop_tables(connection, projection, schema)
+    await drop_all(connection, projection, schema)
     for table in projection.tables:
         await connection.execute(sql.create_table(table, schema))
-        await connection.execute(sql.mark_table(table, schema, projection.name))
+        await connection.execute(sql.mark(table, schema, projection.name))
 
 
 async def create_indexes(connection: Connection, projection: Projection, schema: str) -> None:
@@ -75,10 +77,24 @@ async def create_indexes(connection: Connection, projection: Projection, schema:
             await connection.execute(statement)
 
 
-async def drop_tables(connection: Connection, projection: Projection, schema: str) -> None:
-    """Drop the tables that a projection made in a schema, under whatever version. In the caller's transaction."""
-    for (name,) in await connection.fetch(_OWNED_TABLES, schema, sql.mark_of(projection.name)):
-        await connection.execute(sql.drop_table(name))
+async def create_derived(connection: Connection, projection: Projection, schema: str) -> None:
+    """Create a projection's derived views over its tables in that schema, in the caller's transaction.
+
+    Whoever may read tables that this role makes in the schema may read these views too, by the same default rights.
+    """
+    for view in projection.derived:
+        await connection.fetchval(_SEARCH, schema)
+        await connection.execute(sql.create_view(view, schema))
+        await connection.execute(sql.mark(view, schema, projection.name))
+
+
+async def drop_all(connection: Connection, projection: Projection, schema: str) -> None:
+    """Drop what a projection made in a schema, under whatever version. In the caller's transaction.
+
+    The views first, as readers lock them: those who wait for a view hold none of its tables.
+    """
+    for kind, name in await connection.fetch(_OWNED, schema, sql.mark_of(projection.name)):
+        await connection.execute(sql.drop(kind, name))
 
 
 async def move(connection: Connection, projection: Projection, position: int, to: int, rate: float) -> None:

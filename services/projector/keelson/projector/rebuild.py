@@ -1,7 +1,8 @@
 """Rebuilding a projection: new tables beside the live ones, from position 1, then swapped in one transaction.
 
-Until the swap the live tables are untouched and kept by whoever runs the projection; a rebuild that dies leaves only
-tables that nobody reads, and the next one starts over.
+Derived views are made over the new tables, for an SQL view belongs to its tables and not to their names, and swapped
+with them. Until the swap the live tables are untouched and kept by whoever runs the projection; a rebuild that dies
+leaves only tables that nobody reads, and the next one starts over.
 """
 
 import asyncio
@@ -151,12 +152,13 @@ class _Rebuild:
             raise RebuildError(f"the database refuses {what}: {describe(error)}") from None
 
     async def _finish_tables(self) -> None:
-        """Make the indexes, faster over full tables than row by row, and tell the planner what is in them."""
+        """Make the indexes, faster over full tables than row by row, tell the planner what is in them, derive views."""
         self._report("building indexes")
         async with self._fenced() as connection:
             await checkpoints.create_indexes(connection, self._projection, sql.NEXT)
             for table in self._projection.tables:
                 await connection.execute(sql.analyze(table, sql.NEXT))
+            await checkpoints.create_derived(connection, self._projection, sql.NEXT)
             await self._keep_lease(connection)
 
     async def _swap_when_close(self, position: int) -> int:
@@ -175,9 +177,9 @@ class _Rebuild:
         raise RebuildError("the live tables are in use for too long")
 
     async def _swap(self, position: int) -> int:
-        """Apply the rest and exchange the tables, while the checkpoint's row is locked: nothing moves meanwhile (F23).
+        """Apply the rest and exchange tables and views, while the checkpoint's row is locked: nothing moves then (F23).
 
-        Locks in the order of every page: the checkpoint first, then the tables.
+        Locks in the order of every page and every reader: the checkpoint first, then the views, then the tables.
         """
         async with self._fenced() as connection:
             await connection.fetchval(_BEGIN_SWAP, str(SWAP_LOCK_TIMEOUT_MS))
@@ -186,9 +188,9 @@ class _Rebuild:
             if not rest.is_last:
                 raise _BehindError
             await self._write(connection, self._fold(rest))
-            await checkpoints.drop_tables(connection, self._projection, sql.LIVE)
-            for table in self._projection.tables:
-                await connection.execute(sql.move_table(table))
+            await checkpoints.drop_all(connection, self._projection, sql.LIVE)
+            for relation in self._projection.relations:
+                await connection.execute(sql.move(relation))
             name, version = self._projection.name, self._projection.version
             await connection.execute(_REPLACE_CHECKPOINT, name, version, rest.end)
             await connection.fetchval(_ANNOUNCE, [f"{name} {rest.end}"])

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from keelson.query.desired_routes import desired_endpoints
 from keelson.query.endpoints import not_built_routes, routes_of
 from keelson.query.freshness import Freshness
 from keelson.query.log_routes import log_endpoints
@@ -20,11 +21,8 @@ from keelson.service.pools import service_pool
 NAME = "query"
 
 # What the API knows beyond what is built. Where a projection declares such a collection, its own route comes first.
-NOT_BUILT_COLLECTIONS = ("members", "principals", "secrets", "nodes", "instances")
+NOT_BUILT_COLLECTIONS = ("members", "principals", "secrets")
 NOT_BUILT_PATHS = (
-    "/v1/envs/{id}/status",
-    "/v1/nodes/{id}/desired",
-    "/v1/edge/desired",
     "/v1/diff",
     *(f"/v1/{name}" for name in NOT_BUILT_COLLECTIONS),
     *(f"/v1/{name}/{{id}}" for name in NOT_BUILT_COLLECTIONS),
@@ -33,7 +31,7 @@ NOT_BUILT_PATHS = (
 
 def build_app(settings: QuerySettings) -> Application:
     """Make the service; nothing is opened before it is served."""
-    endpoints = [*view_endpoints(), *log_endpoints()]
+    endpoints = [*view_endpoints(), *desired_endpoints(), *log_endpoints()]
     return create_app(
         name=NAME,
         settings=settings,

@@ -12,11 +12,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from keelson.events.ids import read_aggregate_type
 from keelson.query.places import PLACE_PATTERN
-from keelson.views import Table
+from keelson.views import Relation
 
 # What the API knows and this version has not built: answered 400 `not_supported`, never ignored.
 NOT_BUILT = ("as_of",)
 NOT_BUILT_OF_EVENTS = ("as_of", "wait")
+NOT_BUILT_OF_DESIRED = ("as_of", "wait", "after")
 NOT_BUILT_OF_ACTIVITY = ("as_of", "since", "until", "order", "after", "correlation_id")
 
 # The columns by which collections and the activity can be filtered, where a table has them.
@@ -103,7 +104,7 @@ class RowHeaders(ViewHeaders, frozen=True, kw_only=True):
     if_none_match: str | None = msgspec.field(default=None, name="If-None-Match")
 
 
-def filtered_by(base: type[P], table: Table, names: tuple[str, ...]) -> type[P]:
+def filtered_by(base: type[P], table: Relation, names: tuple[str, ...]) -> type[P]:
     """Give the parameters of a table's pages: the base's, and a filter per column of these names that it has."""
     types = {field.name: field.type for field in msgspec.structs.fields(table.row)}
     fields = [(name, _without_none(types[name]) | UnsetType, UNSET) for name in names if name in types]

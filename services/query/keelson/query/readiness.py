@@ -9,7 +9,7 @@ from keelson.service.health import DATABASE_CHECKS, Check
 from keelson.service.lifecycle import NotReadyError
 from keelson.views import PROJECTIONS
 
-_READ_UNBUILT_TABLES = load(__file__, "read_unbuilt_tables")
+_READ_UNBUILT = load(__file__, "read_unbuilt")
 _READ_VERSIONS = load(__file__, "read_versions")
 
 
@@ -30,8 +30,8 @@ async def require_views(db: Database) -> None:
                 f"the projection {projection.name} is built in version {stored}, "
                 f"and this service reads version {projection.version}"
             )
-    names = [table.name for projection in PROJECTIONS.values() for table in projection.tables]
-    if unbuilt := [row["name"] for row in await db.fetch(_READ_UNBUILT_TABLES, names)]:
+    names = [relation.name for projection in PROJECTIONS.values() for relation in projection.relations]
+    if unbuilt := [row["name"] for row in await db.fetch(_READ_UNBUILT, names)]:
         raise NotReadyError(f"views are missing: {', '.join(unbuilt)}")
 
 

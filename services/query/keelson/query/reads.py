@@ -10,7 +10,7 @@ import msgspec
 from keelson.log.database import Database
 from keelson.query.confinement import Reach
 from keelson.service.problems import unavailable
-from keelson.views import Projection, Table
+from keelson.views import Projection, Relation
 from keelson.views.sql import select_page, select_rows
 
 # A row as clients see it, ready to be encoded; columns of JSON are passed through as they are stored.
@@ -39,9 +39,9 @@ class PageReading(msgspec.Struct, frozen=True):
 
 
 class View:
-    """One table of a projection, as it is read. `name` is also its collection's."""
+    """One table or derived view of a projection, as it is read. `name` is also its collection's."""
 
-    def __init__(self, projection: Projection, table: Table) -> None:
+    def __init__(self, projection: Projection, table: Relation) -> None:
         self.name = table.name
         self.projection = projection.name
         self.table = table
