@@ -20,7 +20,7 @@ from keelson.service.pools import service_pool
 NAME = "query"
 
 # What the API knows beyond what is built. Where a projection declares such a collection, its own route comes first.
-NOT_BUILT_COLLECTIONS = ("members", "principals", "secrets", "nodes", "instances")
+NOT_BUILT_COLLECTIONS = ("secrets", "nodes", "instances")
 NOT_BUILT_PATHS = (
     "/v1/envs/{id}/status",
     "/v1/nodes/{id}/desired",
