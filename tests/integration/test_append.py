@@ -3,9 +3,11 @@
 import asyncio
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from keelson.events import Actor, Ids
 from keelson.events.env import EnvConfigSet
@@ -17,6 +19,7 @@ from keelson.log.confirm import confirm, count_held, read_holder, read_holders, 
 from keelson.log.database import Connection
 from keelson.log.decision import (
     Context,
+    CredentialRow,
     Done,
     FreedScope,
     KeyReused,
@@ -27,6 +30,7 @@ from keelson.log.decision import (
     Person,
     ReadSet,
     Replayed,
+    SecretRow,
     TakenKey,
 )
 from keelson.log.group import MAX_DECISIONS
@@ -316,18 +320,16 @@ async def test_decisions_of_a_group_succeed_or_fail_one_by_one(database: Databas
     async with connected(database.command_dsn) as connection:
         known.epoch = epoch = await read_epoch(connection)
         await append_group(connection, known, decide(epoch, taken=[TakenKey("full", "1", made_id("app"), 0)]))
-        person = Person("person_1", "a@example.org", None)
+        written = [_vault_rows(number) for number in range(4)]
         org = made_id("org")
         outcomes = await append_group(
             connection,
             decide(epoch, an_app()),
-            decide(epoch, an_app(), key="known", people=[person]),
-            decide(
-                epoch, an_app(), key="known", name="other", reads={known.events[0].aggregate_id: 0}, people=[person]
-            ),
-            decide(epoch, an_app("known"), people=[person]),
+            decide(epoch, an_app(), key="known", **written[0]),
+            decide(epoch, an_app(), key="known", name="other", reads={known.events[0].aggregate_id: 0}, **written[1]),
+            decide(epoch, an_app("known"), **written[2]),
             decide(epoch, an_event(org, 1, OrgCreated(name="a")), an_event(org, 2, EnvConfigSet(variables={}))),
-            decide(epoch, an_app(project_id="p2"), limits=[Limit("full", 0, None)], people=[person]),
+            decide(epoch, an_app(project_id="p2"), limits=[Limit("full", 0, None)], **written[3]),
             decide(epoch, an_app(project_id="p3")),
         )
         assert outcomes == [
@@ -340,8 +342,19 @@ async def test_decisions_of_a_group_succeed_or_fail_one_by_one(database: Databas
             done(6),
         ]
         await _assert_only(connection, "log.idempotency_keys", 5)
-        await _assert_only(connection, "vault.people", 0)
+        for table in ("vault.people", "vault.credentials", "vault.secrets"):
+            await _assert_only(connection, table, 0)
         assert len(await read_all(connection)) == 6
+
+
+def _vault_rows(number: int = 0) -> dict[str, Any]:
+    """Make a row of each kind."""
+    member = f"member_{number}"
+    return {
+        "people": [Person(f"person_{number}", f"{number}@example.org", None)],
+        "credentials": [CredentialRow(f"credential_{number}", b"hash %d" % number, "member", made_id("org"), member)],
+        "secrets": [SecretRow(f"secret_{number}", 1, "key", b"sealed")],
+    }
 
 
 async def _assert_only(connection: Connection, table: str, rows: int) -> None:
@@ -359,6 +372,76 @@ async def test_the_vault_changes_with_the_event_and_forgets(database: Database) 
         assert await connection.fetchval("SELECT array_agg(person_id) FROM vault.people") == ["person_bob"]
 
 
+async def test_credentials_and_secrets_change_with_the_event_and_are_erased(database: Database) -> None:
+    async with appending(database.command_dsn) as (appender, epoch), connected(database.command_dsn) as connection:
+        await append(appender, decide(epoch, an_app(), **_vault_rows(1)), decide(epoch, an_app(), **_vault_rows(2)))
+        credentials = await connection.fetch("SELECT * FROM vault.credentials ORDER BY credential_id")
+        assert [tuple(row)[:3] for row in credentials] == [
+            ("credential_1", b"hash 1", "member"),
+            ("credential_2", b"hash 2", "member"),
+        ]
+        later = [SecretRow("secret_1", 2, "other", b"\0"), SecretRow("secret_2", None, None, None)]
+        revoked = CredentialRow("credential_1", None, None, None, None)
+        await append(appender, decide(epoch, an_app(), secrets=later, credentials=[revoked]))
+        secrets = await connection.fetch("SELECT * FROM vault.secrets ORDER BY version")
+        assert [tuple(row) for row in secrets] == [("secret_1", 1, "key", b"sealed"), ("secret_1", 2, "other", b"\0")]
+        assert await connection.fetchval("SELECT array_agg(credential_id) FROM vault.credentials") == ["credential_2"]
+        anew = [SecretRow("secret_1", None, None, None), SecretRow("secret_1", 3, "key", b"new")]
+        await append(appender, decide(epoch, an_app(), secrets=anew))
+        assert await connection.fetchval("SELECT array_agg(version) FROM vault.secrets") == [3]
+
+
+async def test_f12_an_email_is_one_persons_in_whichever_case(database: Database) -> None:
+    """Two replicas add one person: whoever is second decides again, and finds them."""
+    ada, other = Person("person_1", "Ada@example.org", None), Person("person_2", "ada@EXAMPLE.org", None)
+    async with (
+        appending(database.command_dsn) as (one, epoch),
+        appending(database.command_dsn) as (two, _),
+        connected(database.query_dsn) as connection,
+    ):
+        outcomes = await asyncio.gather(
+            one.append(decide(epoch, an_app(), people=[ada], looked_up={ada.email or "": None}), PATIENCE_S),
+            two.append(decide(epoch, an_app(), people=[other], looked_up={other.email or "": None}), PATIENCE_S),
+        )
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Moved"]
+        assert await append(one, decide(epoch, an_app(), people=[Person("person_3", "ADA@example.org", None)])) == [
+            Moved()
+        ]
+        people = await connection.fetch("SELECT person_id FROM vault.people")
+        winner = ada if isinstance(outcomes[0], Done) else other
+        assert [tuple(row) for row in people] == [(winner.person_id,)]
+        found = {"ada@example.ORG": winner.person_id}
+        again = decide(epoch, an_app(), looked_up=found, people=[winner._replace(name="Ada")])
+        assert isinstance((await append(one, again))[0], Done)
+
+
+async def test_what_the_server_quotes_of_the_vault_is_not_logged(database: Database) -> None:
+    twice = [Person("person_1", "a@example.org", None), Person("person_2", "a@example.org", None)]
+    nameless = [CredentialRow("credential_1", b"hash", "member", "holder_1", None)]
+    async with appending(database.command_dsn) as (appender, epoch):
+        with capture_logs() as logged:
+            assert await append(appender, decide(epoch, an_app(), people=twice)) == [Moved()]
+            with pytest.raises(asyncpg.NotNullViolationError, match="holder_1"):
+                await append(appender, decide(epoch, an_app(), credentials=nameless))
+    assert [each["event"] for each in logged] == ["append_lost_race", "decision_refused"]
+    assert "a@example.org" not in str(logged)
+    assert "holder_1" not in str(logged)
+
+
+async def test_who_was_found_and_is_erased_meanwhile_is_not_what_was_decided_on(database: Database) -> None:
+    ada = Person("person_1", "a@example.org", None)
+    erased = Person("person_1", None, None)
+    anew = Person("person_2", "a@example.org", None)
+    async with appending(database.command_dsn) as (appender, epoch):
+        await append(appender, decide(epoch, an_app(), people=[ada]))
+        found = decide(epoch, an_app(), looked_up={"a@example.org": "person_1"})
+        both = await append(appender, decide(epoch, an_app(), people=[erased]), found)
+        assert [type(outcome) for outcome in both] == [Done, Moved]
+        await append(appender, decide(epoch, an_app(), people=[ada]))
+        swapped = decide(epoch, an_app(), people=[erased, anew], looked_up={"a@example.org": "person_1"})
+        assert isinstance((await append(appender, swapped))[0], Done)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -369,6 +452,10 @@ async def test_the_vault_changes_with_the_event_and_forgets(database: Database) 
         {"taken": [TakenKey("scope", "amount", AggregateId("app"), 2**63)]},
         {"taken": [TakenKey("scope", Random(0).randbytes(9000).hex(), AggregateId("app"), 0)]},
         {"people": [Person("person_1", "a", None), Person("person_1", "b", None)]},
+        {"credentials": [CredentialRow("credential_1", b"hash", "nobody", "org_1", "member_1")]},  # type: ignore[arg-type]
+        {"credentials": [CredentialRow("credential_1", b"hash", "member", None, "member_1")]},
+        {"secrets": [SecretRow("secret_1", 1, "key", None)]},
+        {"secrets": [SecretRow("secret_1", 0, "key", b"sealed")]},
     ],
 )
 async def test_one_bad_decision_harms_no_other(database: Database, bad: dict[str, object]) -> None:

@@ -180,10 +180,10 @@ FULL = f"{LOCK} RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_fu
 async def test_f10_what_a_full_disk_refuses_is_tried_again(database: Database) -> None:
     with capture_logs() as logged:
         async with appending(database.command_dsn) as (appender, epoch), connected(database.admin_dsn) as admin:
-            await plant(database.admin_dsn, "append_v1", (LOCK, FULL))
+            await plant(database.admin_dsn, "append_v2", (LOCK, FULL))
             waiting = asyncio.create_task(appender.append(decide(epoch, an_app()), PATIENCE_S))
             await eventually(lambda: [each for each in logged if each["event"] == "append_interrupted"])
-            await plant(database.admin_dsn, "append_v1", (FULL, LOCK))
+            await plant(database.admin_dsn, "append_v2", (FULL, LOCK))
             assert isinstance(await waiting, Done)
             assert len(await assert_sound(admin)) == 2
     assert {each["error"] for each in logged} == {"DiskFullError"}

@@ -81,7 +81,7 @@ async def test_f1_no_reader_is_ever_overtaken_by_a_commit(database: Database) ->
 
 
 async def test_f1_nor_if_the_append_takes_its_time(database: Database) -> None:
-    await plant(database.admin_dsn, "append_v1", (LOCK, LOCK + PAUSE))
+    await plant(database.admin_dsn, "append_v2", (LOCK, LOCK + PAUSE))
     await _no_reader_is_overtaken(database)
 
 
@@ -90,7 +90,7 @@ async def test_planted_f1_positions_from_a_sequence_instead_of_the_lock(database
         await owner.execute("CREATE SEQUENCE log.planted INCREMENT 2 START 1")
     await plant(
         database.admin_dsn,
-        "append_v1",
+        "append_v2",
         (LOCK, LOCK.replace(" FOR UPDATE", "") + " h.position := nextval('log.planted');" + PAUSE),
         ("SET position = h.position + appended", "SET position = greatest(position, h.position + appended)"),
     )
@@ -125,7 +125,7 @@ async def test_planted_f12_checks_in_one_statement_with_the_lock(database: Datab
     early = READS.replace("r.decision <> ALL (settled) AND ", "")
     await plant(
         database.admin_dsn,
-        "append_v1",
+        "append_v2",
         ("freed_amount bigint[];", "freed_amount bigint[]; early integer[];"),
         (
             LOCK,
@@ -169,7 +169,7 @@ async def test_planted_f12_dependent_decisions_in_one_group_unchecked(
             await _of_one_group_exactly_one_wins(database)
         assert [(each["event"], each["sqlstate"]) for each in logged] == [("group_refused", "KE002")]
         return
-    await plant(database.admin_dsn, "append_v1", ("PERFORM log.assert_independent_v1(", "PERFORM jsonb_build_array("))
+    await plant(database.admin_dsn, "append_v2", ("PERFORM log.assert_independent_v1(", "PERFORM jsonb_build_array("))
     with pytest.raises(AssertionError):
         await _of_one_group_exactly_one_wins(database)
 
@@ -222,7 +222,7 @@ async def test_f14_what_was_answered_is_answered_again(database: Database) -> No
 
 async def test_planted_f14_the_key_is_not_looked_up_in_the_append(database: Database) -> None:
     lookup = "AND i.name = d.name AND i.key = d.key\n        )\n"
-    await plant(database.admin_dsn, "append_v1", (lookup, lookup.replace("i.key = d.key", "false")))
+    await plant(database.admin_dsn, "append_v2", (lookup, lookup.replace("i.key = d.key", "false")))
     with pytest.raises(AssertionError):
         await _what_was_answered_is_answered_again(database)
 
@@ -250,12 +250,12 @@ NOTIFY = "PERFORM pg_notify('keelson_log', (h.position + appended)::text);"
 
 
 async def test_f19_without_any_notification_the_tail_wakes_within_a_poll(database: Database) -> None:
-    await plant(database.admin_dsn, "append_v1", (NOTIFY, ""))
+    await plant(database.admin_dsn, "append_v2", (NOTIFY, ""))
     await _the_tail_wakes(database, poll_interval_s=0.3, within_s=PATIENCE_S / 2)
 
 
 async def test_planted_f19_a_notification_lost_without_a_poll(database: Database) -> None:
-    await plant(database.admin_dsn, "append_v1", (NOTIFY, ""))
+    await plant(database.admin_dsn, "append_v2", (NOTIFY, ""))
     with pytest.raises(ExceptionGroup) as raised:
         await _the_tail_wakes(database, poll_interval_s=PATIENCE_S, within_s=0.5)
     assert raised.group_contains(TimeoutError)

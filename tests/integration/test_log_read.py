@@ -15,7 +15,7 @@ from keelson.events.ids import Position
 from keelson.log import read
 from keelson.log.confirm import confirm
 from keelson.log.database import Connection
-from keelson.log.decision import Decision, FreedScope, IdempotencyKey, Limit, Person, ReadSet
+from keelson.log.decision import CredentialRow, Decision, FreedScope, IdempotencyKey, Limit, Person, ReadSet, SecretRow
 from keelson.log.read import Filter, FilteredPage, read_aggregate, read_filtered, read_head, read_page, read_position_at
 from support.database import Database
 from support.decisions import an_app, decide, made_id
@@ -246,7 +246,16 @@ async def test_the_append_looks_everything_up_in_an_index_also_while_tables_are_
                     keys={(made_id("org"), "key"): None},
                     freed=[FreedScope(f"app.name:{scope}", made_id("app"))],
                     limits=[Limit(f"app.name:{scope}", 5, None)],
-                    people=[Person(made_id("person"), "a@example.org", None)],
+                    people=[Person(made_id("person"), f"{scope}@example.org", None)],
+                    looked_up={f"{scope}@example.net": None},
+                    credentials=[
+                        CredentialRow(made_id("credential"), scope.encode(), "member", scope, scope),
+                        CredentialRow(made_id("credential"), None, None, None, None),
+                    ],
+                    secrets=[
+                        SecretRow(made_id("secret"), 1, "key", b"sealed"),
+                        SecretRow(made_id("secret"), None, None, None),
+                    ],
                 ),
                 decide(epoch, an_app(), reads={made_id("org"): 1}),
                 decide(epoch, an_app("taken")),
@@ -258,5 +267,5 @@ async def test_the_append_looks_everything_up_in_an_index_also_while_tables_are_
         await admin.execute("ANALYZE")
         nodes = nodes_of(await plans_of(admin, lambda c: append_group(c, *decisions())))
         assert {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"} <= {"head"}
-        looked_up = {"events", "claims", "claim_scopes", "idempotency_keys"}
+        looked_up = {"events", "claims", "claim_scopes", "idempotency_keys", "people", "credentials", "secrets"}
         assert looked_up <= {node.get("Relation Name") for node in nodes if node["Node Type"].startswith("Index")}

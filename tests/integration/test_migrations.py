@@ -142,7 +142,7 @@ async def test_f24_a_schema_that_changes_under_cached_plans_is_no_error(database
         await work()
         await owner.execute("CREATE INDEX later ON log.events (later) WHERE later IS NOT NULL")
         await work()
-        for function in ("append_v1", "read_filtered_v1"):
+        for function in ("append_v2", "read_filtered_v1"):
             definition = await owner.fetchval("SELECT pg_get_functiondef($1::regproc)", f"log.{function}")
             await owner.execute(definition)
         await work()

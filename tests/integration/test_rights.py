@@ -59,7 +59,12 @@ RELATIONS = {
     "log.claims": Rights(command=READ),
     "log.claim_scopes": Rights(command=READ),
     "log.idempotency_keys": Rights(command=READ),
+    "log.claims_version": Rights(),
     "vault.people": Rights(command=READ, query=READ),
+    "vault.credentials": Rights(command=READ, query=READ),
+    "vault.secrets": Rights(command=READ),
+    "ops.last_uses": Rights(command=READ, query=READ),
+    "ops.heartbeats": Rights(command=READ, query=READ),
     "ops.checkpoints": Rights(READ, frozenset({"SELECT", "INSERT", "UPDATE"}), READ),
     "ops.leases": Rights(projector=frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"}), query=READ),
     "ops.skips": Rights(projector=frozenset({"SELECT", "INSERT"}), query=READ),
@@ -75,6 +80,8 @@ EXECUTE = frozenset({"EXECUTE"})
 # Every function there is.
 FUNCTIONS = {
     "log.append_v1": Rights(command=EXECUTE),
+    "log.append_v2": Rights(command=EXECUTE),
+    "log.assert_people_independent_v1": Rights(),
     "log.assert_independent_v1": Rights(),
     "log.begin_epoch_v1": Rights(command=EXECUTE),
     "log.confirm_v1": Rights(command=EXECUTE),
@@ -83,6 +90,8 @@ FUNCTIONS = {
     "log.prune_keys_v1": Rights(command=EXECUTE),
     "log.read_filtered_v1": Rights(query=EXECUTE),
     "log.refuse_change": Rights(),
+    "ops.note_heartbeat_v1": Rights(command=EXECUTE),
+    "ops.note_uses_v1": Rights(command=EXECUTE, query=EXECUTE),
 }
 USE, MAKE = frozenset({"USAGE"}), frozenset({"USAGE", "CREATE"})
 # Every schema there is.
@@ -297,10 +306,18 @@ async def test_service_roles_are_ordinary_and_members_of_nothing(database: Datab
 async def test_whoever_runs_with_more_rights_has_a_path_of_its_own(database: Database) -> None:
     async with connected(database.admin_dsn) as admin:
         functions = await admin.fetch(
-            "SELECT proname, prosecdef, proconfig FROM pg_proc WHERE pronamespace = 'log'::regnamespace"
+            "SELECT proname, prosecdef, proconfig FROM pg_proc"
+            " WHERE pronamespace IN ('log'::regnamespace, 'ops'::regnamespace, 'vault'::regnamespace)"
         )
     definers = {name for name, definer, _ in functions if definer}
-    assert definers == {"append_v1", "begin_epoch_v1", "prune_keys_v1"}
+    assert definers == {
+        "append_v1",
+        "append_v2",
+        "begin_epoch_v1",
+        "note_heartbeat_v1",
+        "note_uses_v1",
+        "prune_keys_v1",
+    }
     for _, _, settings in functions:
         assert "search_path=pg_catalog, pg_temp" in settings
 

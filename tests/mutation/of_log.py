@@ -5,7 +5,8 @@ from mutation.mutant import Mutant
 _LOG = "libs/log/keelson/log"
 _EPOCH_SQL = f"{_LOG}/migrations/0002-begin-epoch.sql"
 _FILTERED_SQL = f"{_LOG}/migrations/0003-read-filtered.sql"
-_APPEND_SQL = f"{_LOG}/migrations/0004-append.sql"
+_CHECKS_SQL = f"{_LOG}/migrations/0004-append.sql"
+_APPEND_SQL = f"{_LOG}/migrations/0007-vault.sql"
 _APPEND = f"{_LOG}/append.py"
 _GROUP = f"{_LOG}/group.py"
 _DATABASE = f"{_LOG}/database.py"
@@ -186,7 +187,7 @@ MUTANTS = (
     Mutant(
         "F12",
         "the append function takes groups whose decisions depend on one another",
-        _APPEND_SQL,
+        _CHECKS_SQL,
         "    IF cardinality(d_key) > 1 AND (EXISTS (",
         "    IF false AND (EXISTS (",
         (f"{_APPENDS}::test_f12_the_function_refuses_a_group_whose_decisions_depend_on_one_another",),

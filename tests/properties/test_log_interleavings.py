@@ -276,7 +276,7 @@ def _logging(
 ) -> Iterator[Log]:
     with staged(cluster) as stage:
         if planted:
-            stage.run(plant(stage.database.admin_dsn, "append_v1", *planted))
+            stage.run(plant(stage.database.admin_dsn, "append_v2", *planted))
         listener = stage.run(connect(stage.database.projector_dsn, **BOUNDED))
         log = Log(stage, listener, read, before_each)
         stage.run(listener.add_listener(LOG_CHANNEL, log.hear))

@@ -45,7 +45,7 @@ def _comparing(cluster: Cluster, *planted: tuple[str, str]) -> Iterator[Callable
         lent = cluster.fresh_database()
         database = runner.run(lent.__aenter__())
         if planted:
-            runner.run(plant(database.admin_dsn, "append_v1", *planted))
+            runner.run(plant(database.admin_dsn, "append_v2", *planted))
         connecting = connected(database.admin_dsn, plan_cache_mode="force_generic_plan")
         connection = runner.run(connecting.__aenter__())
         try:

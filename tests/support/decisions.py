@@ -10,6 +10,7 @@ from keelson.events.ids import AggregateId, Position, Seq
 from keelson.events.org import OrgCreated
 from keelson.log.decision import (
     Context,
+    CredentialRow,
     Decision,
     Done,
     FreedScope,
@@ -18,6 +19,7 @@ from keelson.log.decision import (
     NewEvent,
     Person,
     ReadSet,
+    SecretRow,
     TakenKey,
 )
 
@@ -59,6 +61,9 @@ def decide(
     freed: Sequence[FreedScope] = (),
     taken: Sequence[TakenKey] = (),
     people: Sequence[Person] = (),
+    looked_up: Mapping[str, str | None] | None = None,
+    credentials: Sequence[CredentialRow] = (),
+    secrets: Sequence[SecretRow] = (),
     key: str | None = None,
     actor: Actor = OPERATOR,
     name: str = "test.command",
@@ -68,7 +73,7 @@ def decide(
 ) -> Decision:
     """Decide these events: every aggregate read at the seq before its first, every claim as the events say.
 
-    `reads`, `freed` and `taken` come on top of that.
+    `reads`, `freed` and `taken` come on top of that; `looked_up` are e-mails with whom each named.
     """
     command_id = made_id("command")
     firsts: dict[AggregateId, int] = {event.aggregate_id: event.seq - 1 for event in reversed(events)}
@@ -83,6 +88,7 @@ def decide(
             aggregates={each: Seq(seq) for each, seq in {**firsts, **(reads or {})}.items()},
             scopes=scopes or {},
             keys=dict(keys or {}),
+            people=dict(looked_up or {}),
         ),
         answer=answer,
         events=list(events),
@@ -90,6 +96,8 @@ def decide(
         freed=[*claims_freed, *freed],
         taken=[*claims_taken, *taken],
         people=list(people),
+        credentials=list(credentials),
+        secrets=list(secrets),
     )
 
 
@@ -113,6 +121,7 @@ def _kinds() -> dict[str, Callable[[str], tuple[Decision, Decision]]]:
     aggregate, other = made_id("org"), made_id("app")
     renamed = an_event(aggregate, 1, OrgCreated(name="name"))
     take = TakenKey("scope", "key", other, 1)
+    ada = Person("person_a", "a@example.org", None)
 
     def pair(first: dict[str, Any], second: dict[str, Any]) -> Callable[[str], tuple[Decision, Decision]]:
         def decisions(epoch: str) -> tuple[Decision, Decision]:
@@ -138,6 +147,14 @@ def _kinds() -> dict[str, Callable[[str], tuple[Decision, Decision]]]:
         "one takes in a scope whose key the other read": pair({"taken": [take]}, {"keys": {("scope", "key"): None}}),
         "one frees in a scope whose key the other read": pair(
             {"freed": [FreedScope("scope", other)]}, {"keys": {("scope", "key"): None}}
+        ),
+        "both keep one person": pair({"people": [ada]}, {"people": [ada._replace(email="b@example.org")]}),
+        "both keep one e-mail, in whichever case": pair(
+            {"people": [ada]}, {"people": [Person("person_b", "A@EXAMPLE.org", None)]}
+        ),
+        "one keeps an e-mail that the other looked up": pair({"people": [ada]}, {"looked_up": {"A@example.org": None}}),
+        "one erases whom the other found": pair(
+            {"people": [Person("person_a", None, None)]}, {"looked_up": {"a@example.org": "person_a"}}
         ),
         "both have one idempotency key": pair({"key": "key"}, {"key": "key"}),
     }

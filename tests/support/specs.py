@@ -2,23 +2,29 @@
 
     given(*APP_EXISTS).when(RenameApp(app_id=APP, name="store")).then((APP, AppRenamed(name="store")))
     given(*ENV_EXISTS).when(DeleteApp(app_id=APP)).then_refused("in_use")
+    given(*ORG_EXISTS).having({PERSON: "a@example.org"}).by(OPERATOR).when(command).then(...).limiting(...).people(...)
 
 A fact is an aggregate's id and its event; whose child it is follows from the family of ids below, or is said as a third
 part. Several commands are those of a bundle. What follows is held against more than it says: ids, seqs, the read set,
 and the states that handlers saw, which must be those that the events fold to.
 """
 
-from collections.abc import Awaitable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from keelson.access import Identity
+from keelson.access.tokens import hash_token
+from keelson.command.answers import limit_that_refused
 from keelson.command.handlers import Command
 from keelson.command.refusal import Refusal
 from keelson.command.registry import HANDLERS
 from keelson.command.state import Aggregate, S, StateCache
-from keelson.command.transaction import Transaction
-from keelson.events import REGISTRY, Envelope, Event, Ids
+from keelson.command.transaction import Supply, Transaction
+from keelson.command.vault import SealedSecret
+from keelson.events import REGISTRY, Actor, Envelope, Event, Ids
 from keelson.events.app import AppCreated
 from keelson.events.base import Release as ReleaseClaims
 from keelson.events.env import EnvCreated
@@ -26,7 +32,7 @@ from keelson.events.ids import AggregateId, Seq
 from keelson.events.org import OrgCreated
 from keelson.events.project import ProjectCreated
 from keelson.log.confirm import ScopeState
-from keelson.log.decision import ReadSet
+from keelson.log.decision import CredentialKind, CredentialRow, OverLimit, Person, ReadSet
 
 T = TypeVar("T")
 
@@ -42,6 +48,14 @@ def minted(prefix: str, number: int = 1) -> AggregateId:
     """Give the id that the transaction mints as its first, second … one."""
     return AggregateId(f"{prefix}_7{number:025d}")
 
+
+def token(number: int = 1) -> str:
+    """Give the token that the transaction makes as its first, second … one."""
+    return f"token-{number}"
+
+
+OPERATOR = Identity(Actor("system", "operator"), "operator")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 ORG, PROJECT, APP, ENV = map(id_of, ("org", "project", "app", "env"))
 RELEASE, DEPLOY, ROUTE = map(id_of, ("release", "deploy", "route"))
@@ -61,11 +75,37 @@ def given(*facts: Fact) -> "Given":
     return Given(facts)
 
 
-class History:
-    """A list of facts, read as transactions read the log: the reader's other implementation."""
+class OpenSealer:
+    """Seals nothing in truth: what it makes can be read, and says whose it is."""
 
-    def __init__(self, facts: Iterable[Fact]) -> None:
+    def seal(self, secret_id: str, version: int, values: dict[str, str]) -> tuple[str, bytes]:
+        """Give the values with their place."""
+        return "key", msgspec.json.encode([secret_id, version, values])
+
+    def open(self, secret_id: str, version: int, key_id: str, sealed: bytes) -> dict[str, str]:
+        """Give the values, of this place alone."""
+        place = msgspec.json.decode(sealed, type=tuple[str, int, dict[str, str]])
+        assert (key_id, *place[:2]) == ("key", secret_id, version)
+        return place[2]
+
+    def digest(self, values: dict[str, str]) -> str:
+        """Give what is equal for equal values."""
+        return f"digest of {sorted(values.items())}"
+
+
+class Stored(NamedTuple):
+    """What is in the vault: people's e-mails, and secrets' values by their versions."""
+
+    emails: Mapping[str, str] = {}
+    secrets: Mapping[tuple[str, int], dict[str, str]] = {}
+
+
+class History:
+    """A list of facts and what the vault holds, read as transactions read them: the reader's other implementation."""
+
+    def __init__(self, facts: Iterable[Fact], stored: Stored | None = None) -> None:
         self.facts = list(facts)
+        self.stored = stored or Stored()
         self._firsts: dict[str, Fact] = {}
         for fact in self.facts:
             self._firsts.setdefault(fact[0], fact)
@@ -84,13 +124,23 @@ class History:
 
     async def read_scope(self, scope: str) -> ScopeState:
         """Give what a scope holds; its version counts the events that changed it."""
-        holders = self._holders(scope)
+        claims = self._claims(scope)
         changes = sum(any(each.scope == scope for each in self._changes(fact)) for fact in self.facts)
-        return ScopeState(len(holders), 0, changes)
+        return ScopeState(len(claims), sum(amount for _, amount in claims.values()), changes)
 
-    def holder_of(self, scope: str, key: str) -> str | None:
+    async def read_holder(self, scope: str, key: str) -> AggregateId | None:
         """Give the aggregate that holds a claim."""
         return self._holders(scope).get(key)
+
+    async def find_person(self, email: str) -> str | None:
+        """Give the person who has an e-mail, in whichever case."""
+        people = {each.lower(): person_id for person_id, each in self.stored.emails.items()}
+        return people.get(email.lower())
+
+    async def read_secret(self, secret_id: str, version: int) -> SealedSecret | None:
+        """Give a version of a secret, as the specs seal it."""
+        values = self.stored.secrets.get((secret_id, version))
+        return None if values is None else SealedSecret(*OpenSealer().seal(secret_id, version, values))
 
     async def count_held(self, scope: str, aggregate_ids: Collection[str]) -> int:
         """Count the keys that these aggregates hold in a scope."""
@@ -100,17 +150,20 @@ class History:
         """Give the aggregates that hold keys in a scope."""
         return sorted(AggregateId(holder) for holder in set(self._holders(scope).values()))
 
-    def _holders(self, scope: str) -> dict[str, str]:
-        holders: dict[str, str] = {}
+    def _holders(self, scope: str) -> dict[str, AggregateId]:
+        return {key: AggregateId(holder) for key, (holder, _) in self._claims(scope).items()}
+
+    def _claims(self, scope: str) -> dict[str, tuple[str, int]]:
+        claims: dict[str, tuple[str, int]] = {}
         for fact in self.facts:
             for change in self._changes(fact):
                 if change.scope != scope:
                     continue
                 if isinstance(change, ReleaseClaims):
-                    holders = {key: holder for key, holder in holders.items() if holder != fact[0]}
+                    claims = {key: claim for key, claim in claims.items() if claim[0] != fact[0]}
                 else:
-                    holders[change.key_of(fact[0])] = fact[0]
-        return holders
+                    claims[change.key_of(fact[0])] = (fact[0], change.amount)
+        return claims
 
     def _changes(self, fact: Fact) -> Sequence[Any]:
         return fact[1].claims_of(ids_of(self._firsts[fact[0]]))
@@ -126,24 +179,64 @@ def ids_of(fact: Fact) -> Ids:
 
 
 class Given:
-    """What has happened."""
+    """What has happened, what the vault holds, who asks, and when."""
 
-    def __init__(self, facts: Sequence[Fact]) -> None:
-        self._history = History(facts)
+    def __init__(
+        self, facts: Sequence[Fact], stored: Stored | None = None, identity: Identity = OPERATOR, now: datetime = NOW
+    ) -> None:
+        self._facts = facts
+        self._stored = stored or Stored()
+        self._identity = identity
+        self._now = now
+
+    def by(self, identity: Identity) -> "Given":
+        """Let somebody else ask than the operator."""
+        return Given(self._facts, self._stored, identity, self._now)
+
+    def at(self, now: datetime) -> "Given":
+        """Let it be asked then."""
+        return Given(self._facts, self._stored, self._identity, now)
+
+    def having(
+        self, emails: Mapping[str, str] | None = None, secrets: Mapping[tuple[str, int], dict[str, str]] | None = None
+    ) -> "Given":
+        """Let the vault hold people's e-mails, by their ids, and secrets' values, by their ids and versions."""
+        stored = Stored({**self._stored.emails, **(emails or {})}, {**self._stored.secrets, **(secrets or {})})
+        return Given(self._facts, stored, self._identity, self._now)
 
     def when(self, *commands: Command) -> "Outcome":
         """Run the handlers of one command, or of several as a bundle."""
-        count = iter(range(1, 1000))
-        tx = Transaction(self._history, StateCache("epoch"), lambda prefix: minted(prefix, next(count)))
-        results: list[Any] = []
+        history = History(self._facts, self._stored)
+        ids, tokens = iter(range(1, 1000)), iter(range(1, 1000))
+        supply = Supply(lambda prefix: minted(prefix, next(ids)), lambda: token(next(tokens)), OpenSealer())
+        tx = Transaction(history, StateCache("epoch"), supply, identity=self._identity, now=self._now)
+        results: list[tuple[Any, int]] = []
         refusal = None
         try:
-            for command in commands:
+            for tx.command_index, command in enumerate(commands):
+                before = len(tx.events)
                 result = _at_once(_HANDLERS[type(command)].handle(tx, command))
-                results.append(result)
+                results.append((result, len(tx.events) - before))
+            assert tx.events or not tx.vault.is_changed, "the vault changes, and no event says so"
+            _refuse_over_limits(history, tx, results)
         except Refusal as refused:
             refusal = refused
-        return Outcome(self._history, tx, results, refusal)
+        return Outcome(history, tx, [result for result, _ in results], refusal)
+
+
+def _refuse_over_limits(history: History, tx: Transaction, results: list[tuple[Any, int]]) -> None:
+    """Refuse as the append does for what a scope would hold. Raises Refusal; only what came before stays in results."""
+    afterwards = History([*history.facts, *_facts(tx)])
+    for scope, held, amount in [each.limit for each in tx.limits]:
+        state = _at_once(afterwards.read_scope(scope))
+        if (held is not None and state.held > held) or (amount is not None and state.amount > amount):
+            over = limit_that_refused(tx, results, OverLimit(scope, state.held, state.amount))
+            del results[over.command_index :]
+            raise over.refusal
+
+
+def _facts(tx: Transaction) -> list[Fact]:
+    return [(event.aggregate_id, event.event, _said(event.ids)) for event in tx.events]
 
 
 class Outcome:
@@ -175,7 +268,10 @@ class Outcome:
         """Expect a refusal, in a bundle of the command at that index."""
         assert self.refusal is not None, f"not refused: {self._tx.events}"
         assert (self.refusal.code, len(self._results)) == (code, at)
-        assert self._tx.reads.aggregates or self._tx.reads.scopes or self._tx.taken, "nothing that could be confirmed"
+        reads = self._tx.reads
+        assert reads.aggregates or reads.scopes or reads.keys or self._tx.taken or self._tx.limits, (
+            "nothing that could be confirmed"
+        )
         return self
 
     def answering(self, **result: Any) -> "Outcome":
@@ -188,15 +284,43 @@ class Outcome:
         assert list(self._tx.taken) == list(keys)
         return self
 
+    def limiting(self, *limits: tuple[str, int | None, int | None]) -> "Outcome":
+        """Expect these limits: the scope, how many keys it may hold, and how much."""
+        assert [tuple(each.limit) for each in self._tx.limits] == list(limits)
+        return self
+
+    def people(self, *people: Person) -> "Outcome":
+        """Expect these changes of people in the vault."""
+        assert self._tx.vault.people == list(people)
+        return self
+
+    def credentials(self, *credentials: CredentialRow) -> "Outcome":
+        """Expect these changes of credentials in the vault, as `issued` and `revoked` give them."""
+        assert self._tx.vault.credentials == list(credentials)
+        return self
+
+    def secrets(self, *secrets: tuple[str, int | None, dict[str, str] | None]) -> "Outcome":
+        """Expect these changes of secrets in the vault: id, version and values; None twice where all are erased."""
+        found = [
+            (
+                row.secret_id,
+                row.version,
+                row.sealed and OpenSealer().open(row.secret_id, row.version or 0, "key", row.sealed),
+            )
+            for row in self._tx.vault.secrets
+        ]
+        assert found == list(secrets)
+        return self
+
     def as_appended(self) -> list[Fact] | str:
         """Give what follows at the append, which knows who holds a name: events with all ids, or a refusal's code."""
         if self.refusal is not None:
             return self.refusal.code
         for scope, key in self._tx.taken:
-            holder = self._history.holder_of(scope, key)
+            holder = _at_once(self._history.read_holder(scope, key))
             if holder is not None and (scope, holder) not in self._tx.freed:
                 return "name_taken"
-        return [(event.aggregate_id, event.event, _said(event.ids)) for event in self._tx.events]
+        return _facts(self._tx)
 
     def _hold_against_the_fold(self, facts: Sequence[Fact]) -> None:
         afterwards = History([*self._history.facts, *facts])
@@ -209,6 +333,16 @@ class Outcome:
             assert self._tx.reads.scopes[scope] == state.version
             assert _at_once(self._tx.held(scope)) == _at_once(afterwards.read_scope(scope)).held
             assert _at_once(self._tx.holders(scope)) == _at_once(afterwards.read_holders(scope))
+
+
+def issued(number: int, credential_id: str, kind: CredentialKind, holder_id: str, actor_id: str) -> CredentialRow:
+    """Give what is written of the transaction's first, second … token."""
+    return CredentialRow(credential_id, hash_token(token(number)), kind, holder_id, actor_id)
+
+
+def revoked(credential_id: str) -> CredentialRow:
+    """Give what removes a credential."""
+    return CredentialRow(credential_id, None, None, None, None)
 
 
 _HANDLERS = {handler.command: handler for handler in HANDLERS.values()}

@@ -9,14 +9,15 @@ from keelson.command.registry import HANDLERS
 from keelson.command.submission import Part, Submission, request_hash
 from keelson.events import Actor
 from keelson.log.decision import Context
-from support.specs import ENV, ORG
+from support.specs import ENV, NOW, OPERATOR, ORG
 
 CONTEXT = Context(actor=Actor("system", "operator"), request_id="r")
 RENAME = HANDLERS["org.rename"]
 
 
 def hash_of(*parts: Part, context: Context = CONTEXT, secret: bytes = b"secret") -> bytes:
-    return request_hash(secret, Submission(name="any", parts=parts, context=context, key="key"))
+    asked = Submission(name="any", parts=parts, context=context, identity=OPERATOR, received_at=NOW, key="key")
+    return request_hash(secret, asked)
 
 
 def rename(name: str = "a", if_match: int | None = None) -> Part:

@@ -78,4 +78,4 @@ def test_free_text_may_hold_line_feeds() -> None:
 
 
 def test_columns_without_rows_are_there() -> None:
-    assert len(arguments("epoch", [decide("epoch")])) == len(arguments("epoch", [decide("epoch", an_app())])) == 58
+    assert len(arguments("epoch", [decide("epoch")])) == len(arguments("epoch", [decide("epoch", an_app())])) == 72

@@ -218,7 +218,7 @@ class Appender:
                 raise _NotReplicatedError
         except _LOST_RACE as error:
             self._on_failure("lost_race")
-            log.warning("append_lost_race", sqlstate=error.sqlstate, error=str(error))
+            log.warning("append_lost_race", sqlstate=error.sqlstate, error=_message(error))
             _settle_all(entries, Moved())
         except (asyncpg.PostgresError, ValueError) as error:  # asyncpg's complaint of an argument is a ValueError
             if isinstance(error, UNAVAILABLE):
@@ -244,11 +244,11 @@ class Appender:
                     entry.settle(Moved())
         elif len(entries) == 1:
             self._on_failure("refused")
-            log.error("decision_refused", sqlstate=sqlstate, error=str(error))
+            log.error("decision_refused", sqlstate=sqlstate, error=_message(error))
             entries[0].fail(error)
         else:
             # One of them is at fault (or the group's rules are); the others shall not suffer for it.
-            log.warning("group_refused", sqlstate=sqlstate, decisions=len(entries), error=str(error))
+            log.warning("group_refused", sqlstate=sqlstate, decisions=len(entries), error=_message(error))
             for entry in entries:
                 if not entry.outcome.done():
                     await self._append(connection, [entry])
@@ -265,6 +265,11 @@ class Appender:
 def _settle_all(entries: list[_Entry], outcome: Outcome) -> None:
     for entry in entries:
         entry.settle(outcome)
+
+
+def _message(error: Exception) -> str:
+    """Give what may be logged of an error: a server's details, and what asyncpg says of arguments, quote values."""
+    return str(error.args[0]) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
 
 
 def _detail(error: Any) -> str:

@@ -1,6 +1,6 @@
 """What a decision is, and what can become of it at the append."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -74,6 +74,32 @@ class Person(NamedTuple):
     name: str | None
 
 
+CredentialKind = Literal["member", "principal", "node", "enrollment"]
+
+
+class CredentialRow(NamedTuple):
+    """A credential of the vault, by the hash of its token; without a hash it is removed.
+
+    The holder is the aggregate whose events say whether the credential lives (the org of a member, the principal, the
+    node); the actor is the member, the principal or the node that it speaks for.
+    """
+
+    credential_id: str
+    hash: bytes | None
+    kind: CredentialKind | None
+    holder_id: str | None
+    actor_id: str | None
+
+
+class SecretRow(NamedTuple):
+    """One version of a secret's values, sealed; without a version, all those of before the decision are erased."""
+
+    secret_id: str
+    version: int | None
+    key_id: str | None
+    sealed: bytes | None
+
+
 class ReadSet(msgspec.Struct):
     """What a decision depended on: it holds only while none of this has moved."""
 
@@ -83,6 +109,8 @@ class ReadSet(msgspec.Struct):
     """Claim scopes, each with the version it was read at; 0 if it had none."""
     keys: dict[tuple[str, str], AggregateId | None] = {}
     """Claim keys by scope and key, each with its holder."""
+    people: dict[str, str | None] = {}
+    """E-mails, each with the person whom it named. The append compares these; the confirmation does not."""
 
 
 class IdempotencyKey(NamedTuple):
@@ -109,6 +137,8 @@ class Decision(msgspec.Struct, kw_only=True):
     freed: list[FreedScope] = []
     taken: list[TakenKey] = []
     people: list[Person] = []
+    credentials: list[CredentialRow] = []
+    secrets: list[SecretRow] = []
 
 
 class Done(msgspec.Struct, frozen=True):

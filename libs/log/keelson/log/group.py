@@ -66,15 +66,26 @@ class _Touched:
     def __init__(self, decision: Decision) -> None:
         self.key = decision.key
         self.size = sum(len(event.payload.encode()) for event in decision.events)
+        self.size += sum(len(secret.sealed or b"") for secret in decision.secrets)
         self.read = set(decision.reads.aggregates)
         self.written = {event.aggregate_id for event in decision.events}
         self.claims = {(taken.scope, taken.key) for taken in decision.taken}
+        if decision.people or decision.reads.people:
+            self.claims |= _people_touched(decision)
         self.scopes_read = {
             *decision.reads.scopes,
             *(scope for scope, _ in decision.reads.keys),
             *(limit.scope for limit in decision.limits),
         }
         self.scopes_changed = {taken.scope for taken in decision.taken} | {freed.scope for freed in decision.freed}
+
+
+def _people_touched(decision: Decision) -> set[tuple[str, str]]:
+    """Name the people and the e-mails that a decision keeps, erases or looked up, as claims: each is for one alone."""
+    people: list[tuple[str | None, str | None]] = [(person.person_id, person.email) for person in decision.people]
+    people += [(person_id, email) for email, person_id in decision.reads.people.items()]
+    persons = {("vault.people", person_id) for person_id, _ in people if person_id is not None}
+    return persons | {("vault.people.email", email.lower()) for _, email in people if email is not None}
 
 
 # Between the values of a column that goes as one text: asyncpg takes half a microsecond to encode an element of an
@@ -124,6 +135,9 @@ _EVENTS: tuple[_Encode, ...] = (
     *(_texts, _numbers, _texts),  # command, its end, payload
 )
 _PEOPLE: tuple[_Encode, ...] = (_numbers, _texts, _array, _array)
+_PEOPLE_READ: tuple[_Encode, ...] = (_numbers, _array, _or_nulls)
+_CREDENTIALS: tuple[_Encode, ...] = (_numbers, _texts, _array, _or_nulls, _or_nulls, _or_nulls)
+_SECRETS: tuple[_Encode, ...] = (_numbers, _texts, _or_nulls, _or_nulls, _array)
 
 
 def _columns(rows: list[tuple[Any, ...]], encodings: tuple[_Encode, ...]) -> list[Any]:
@@ -134,7 +148,7 @@ def _columns(rows: list[tuple[Any, ...]], encodings: tuple[_Encode, ...]) -> lis
 
 
 def arguments(epoch: str, decisions: list[Decision]) -> list[Any]:
-    """Give the arguments of sql/append.sql: what log.append_v1 takes, in its order. Raises ValueError."""
+    """Give the arguments of sql/append.sql: what log.append_v2 takes, in its order. Raises ValueError."""
     numbered = list(enumerate(decisions, start=1))
     tables: list[tuple[tuple[_Encode, ...], list[tuple[Any, ...]]]] = [
         (_DECISIONS, [(d.command_id, *d.key, d.request_hash, d.answer, len(d.events)) for d in decisions]),
@@ -146,6 +160,9 @@ def arguments(epoch: str, decisions: list[Decision]) -> list[Any]:
         (_TAKEN, [(n, *taken) for n, d in numbered for taken in d.taken]),
         (_EVENTS, [row for n, d in numbered for row in _event_rows(n, d)]),
         (_PEOPLE, [(n, *person) for n, d in numbered for person in d.people]),
+        (_PEOPLE_READ, [(n, *read) for n, d in numbered for read in d.reads.people.items()]),
+        (_CREDENTIALS, [(n, *credential) for n, d in numbered for credential in d.credentials]),
+        (_SECRETS, [(n, *secret) for n, d in numbered for secret in d.secrets]),
     ]
     return [epoch, *(column for encodings, rows in tables for column in _columns(rows, encodings))]
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from keelson.command.fields import once_only
 from keelson.command.submission import Answer, EventReference, PartAnswer, StoredPart
-from keelson.command.transaction import Transaction
+from keelson.command.transaction import SetLimit, Transaction
 from keelson.events.base import Take
 from keelson.events.ids import Position
-from keelson.log.decision import NewEvent, Replayed
+from keelson.log.decision import NewEvent, OverLimit, Replayed
 from keelson.log.read import Page
 
 # The result of each command, and how many of the events, in order, are its.
@@ -31,8 +32,11 @@ def answer_unchanged(results: Results, epoch: str, position: Position) -> Answer
 
 
 def keep_results(results: Results) -> str:
-    """Encode what of an answer is kept under its key; its positions are kept beside, its events are in the log."""
-    return msgspec.json.encode([StoredPart(result, events) for result, events in results]).decode()
+    """Encode what of an answer is kept under its key; its positions are kept beside, its events are in the log.
+
+    What is shown once (a token, a secret's values) is null in it, and so in every replay.
+    """
+    return msgspec.json.encode([StoredPart(_without_once_only(result), events) for result, events in results]).decode()
 
 
 def answer_again(replayed: Replayed, epoch: str, page: Page | None) -> Answer:
@@ -55,6 +59,36 @@ def command_that_took(tx: Transaction, results: Results, scope: str, key: str) -
     )
     taker = min(takers)
     return next(index for index, end in enumerate(accumulate(count for _, count in results)) if taker < end)
+
+
+def limit_that_refused(tx: Transaction, results: Results, over: OverLimit) -> SetLimit:
+    """Find the first limit on the scope that was passed once its command was through.
+
+    The append knows what the scope would hold after all of them; what later commands took comes off that. A request
+    that frees in the scope as well gets the last one that is passed in the end: how much it frees, only the log knows.
+    """
+    ends = [*accumulate(count for _, count in results)]
+    limits = [each for each in tx.limits if each.limit.scope == over.scope]
+    for each in limits:
+        later = _kept_after(tx, over.scope, ends[each.command_index])
+        if _is_over(each, over.held - len(later), over.amount - sum(later)):
+            return each
+    return next(each for each in reversed(limits) if _is_over(each, over.held, over.amount))
+
+
+def _kept_after(tx: Transaction, scope: str, event: int) -> list[int]:
+    """Give the amounts of the keys that the events from that number on take in a scope and keep."""
+    return [taken.amount for taken in tx.taken.values() if taken.scope == scope and taken.at >= event]
+
+
+def _is_over(each: SetLimit, held: int, amount: int) -> bool:
+    limit = each.limit
+    return (limit.held is not None and held > limit.held) or (limit.amount is not None and amount > limit.amount)
+
+
+def _without_once_only(result: msgspec.Struct) -> msgspec.Struct:
+    names = once_only(type(result))
+    return msgspec.structs.replace(result, **dict.fromkeys(names)) if names else result
 
 
 def _reference(event: NewEvent, position: int) -> EventReference:

@@ -5,11 +5,14 @@ from contextlib import asynccontextmanager
 
 from typeid import TypeID
 
+from keelson.access.tokens import new_token
 from keelson.command import metrics
 from keelson.command.decide import Decider
 from keelson.command.routes import OPERATIONS, ROUTES
 from keelson.command.settings import CommandSettings
 from keelson.command.state import StateCache
+from keelson.command.transaction import Supply
+from keelson.command.vault import WithoutKeys
 from keelson.log.append import Appender
 from keelson.log.read import read_head
 from keelson.service.app import Application, create_app
@@ -56,7 +59,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
             pool,
             appender,
             cache,
-            mint=_mint,
+            supply=Supply(_mint, new_token, WithoutKeys()),
             secret=settings.idempotency_secret.encode(),
             timeout_s=settings.command_timeout_s,
         )

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from typing import NamedTuple, assert_never
 
 import msgspec
@@ -16,12 +15,13 @@ from keelson.command.answers import (
     answer_unchanged,
     command_that_took,
     keep_results,
+    limit_that_refused,
 )
 from keelson.command.reader import LogReader
 from keelson.command.refusal import Refusal, name_taken
 from keelson.command.state import StateCache
 from keelson.command.submission import Answer, Part, Submission, request_hash
-from keelson.command.transaction import Transaction
+from keelson.command.transaction import Supply, Transaction
 from keelson.command.turns import Turns
 from keelson.events.ids import Position
 from keelson.log.append import Appender
@@ -45,8 +45,6 @@ from keelson.log.read import read_page
 # would lose most of them, one in six won with two replicas and 32 callers on one aggregate; so a turn has several.
 MAX_ATTEMPTS = 20
 TRIES_A_TURN = 5
-
-Mint = Callable[[str], str]
 
 
 class _Asked(NamedTuple):
@@ -75,13 +73,13 @@ class Decider:
     """Turns submissions into answers, any number at a time."""
 
     def __init__(
-        self, pool: Pool, appender: Appender, cache: StateCache, *, mint: Mint, secret: bytes, timeout_s: float
+        self, pool: Pool, appender: Appender, cache: StateCache, *, supply: Supply, secret: bytes, timeout_s: float
     ) -> None:
         self._pool = pool
         self._appender = appender
         self._cache = cache
         self._reader = LogReader(pool)
-        self._mint = mint
+        self._supply = supply
         self._secret = secret
         self._timeout_s = timeout_s
         self._turns = Turns()
@@ -136,9 +134,12 @@ class Decider:
         return await self._confirm(asked, outcome)
 
     async def _run(self, submission: Submission) -> Decided | Refused:
-        tx = Transaction(self._reader, self._cache, self._mint)
+        tx = Transaction(
+            self._reader, self._cache, self._supply, identity=submission.identity, now=submission.received_at
+        )
         results: Results = []
         for index, part in enumerate(submission.parts):
+            tx.command_index = index
             before = len(tx.events)
             try:
                 result = await _run_part(tx, part)
@@ -148,6 +149,8 @@ class Decider:
             results.append((result, len(tx.events) - before))
         if sum(len(event.payload) for event in tx.events) > MAX_BYTES:
             return Refused(tx, Refusal("too_large", f"Its events would hold more than {MAX_BYTES} bytes"))
+        if tx.vault.is_changed and not tx.events:
+            raise AssertionError(f"{submission.name} changes the vault and says so in no event")
         return Decided(tx, results)
 
     async def _confirm(self, asked: _Asked, outcome: Decided | Refused) -> Answer | None:
@@ -177,15 +180,19 @@ class Decider:
         tx = decided.tx
         return Decision(
             epoch=tx.epoch,
-            command_id=self._mint("command"),
+            command_id=self._supply.mint("command"),
             key=asked.key,
             request_hash=asked.request_hash,
             context=asked.submission.context,
             reads=tx.reads,
             answer=keep_results(decided.results),
             events=tx.events,
+            limits=list(dict.fromkeys(each.limit for each in tx.limits)),
             freed=list(tx.freed.values()),
             taken=[*tx.taken.values(), *tx.passing],
+            people=tx.vault.people,
+            credentials=tx.vault.credentials,
+            secrets=tx.vault.secrets,
         )
 
     async def _settle(self, decided: Decided, decision: Decision, outcome: Outcome) -> Answer | None:
@@ -208,8 +215,10 @@ class Decider:
                 refusal = name_taken(key)
                 refusal.command_index = command_that_took(decided.tx, decided.results, scope, key)
                 raise refusal
-            case OverLimit(scope=scope):
-                raise Refusal("quota_exceeded", f"{scope} would hold more than it may")
+            case OverLimit():
+                over = limit_that_refused(decided.tx, decided.results, outcome)
+                over.refusal.command_index = over.command_index
+                raise over.refusal
             case _:
                 assert_never(outcome)
 

@@ -1,7 +1,9 @@
 """The types of commands' fields: what a published schema can state is refused by it, before any handler runs."""
 
+from functools import cache
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from keelson.events.ids import id_pattern
@@ -41,3 +43,16 @@ Image = Annotated[
         description="an image pinned by its digest",
     ),
 ]
+
+# What a command's result shows once: `token: Annotated[str | None, ONCE]`. It is never kept: a replay has null there.
+ONCE = Meta(extra={"once": True}, description="shown once: null when the answer is given again under its key")
+
+
+@cache
+def once_only(result: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Name the fields of a result that are shown once."""
+    return tuple(
+        field.name
+        for field in msgspec.structs.fields(result)
+        if any((each.extra or {}).get("once") for each in getattr(field.type, "__metadata__", ()))
+    )

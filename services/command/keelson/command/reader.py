@@ -3,13 +3,18 @@
 from collections.abc import Collection
 
 from keelson.command.state import Aggregate, S
+from keelson.command.vault import SealedSecret
 from keelson.events import REGISTRY, Envelope
 from keelson.events.ids import AggregateId, Seq
-from keelson.log.confirm import ScopeState, count_held, read_holders, read_scope
+from keelson.log.confirm import ScopeState, count_held, read_holder, read_holders, read_scope
 from keelson.log.database import Pool
+from keelson.log.queries import load
 from keelson.log.read import read_aggregate
 
 PAGE = 1000
+
+_FIND_PERSON = load(__file__, "find_person")
+_READ_SECRET = load(__file__, "read_secret")
 
 
 class LogReader:
@@ -50,6 +55,20 @@ class LogReader:
     async def read_holders(self, scope: str) -> Collection[AggregateId]:
         """Give the aggregates that hold keys in a scope."""
         return await read_holders(self._pool, scope)
+
+    async def read_holder(self, scope: str, key: str) -> AggregateId | None:
+        """Give the aggregate that holds a key, if one does."""
+        return await read_holder(self._pool, scope, key)
+
+    async def find_person(self, email: str) -> str | None:
+        """Give the person who has an e-mail, in whichever case."""
+        found: str | None = await self._pool.fetchval(_FIND_PERSON, email)
+        return found
+
+    async def read_secret(self, secret_id: str, version: int) -> SealedSecret | None:
+        """Give a version of a secret, unless it was erased or never was."""
+        row = await self._pool.fetchrow(_READ_SECRET, secret_id, version)
+        return SealedSecret(*row) if row else None
 
 
 def _evolve(state_type: type[S], found: Aggregate[S] | None, envelope: Envelope) -> Aggregate[S]:

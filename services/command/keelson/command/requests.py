@@ -1,11 +1,13 @@
 """From HTTP to a submission: what the published schemas and the headers' rules refuse never reaches a handler."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 
+from keelson.access import Identity
 from keelson.command.handlers import Command, Handler
 from keelson.command.headers import CommandHeaders, read_command_headers
 from keelson.command.registry import HANDLERS
@@ -77,7 +79,14 @@ def _submission(request: Request, headers: CommandHeaders, name: str, parts: tup
         causation_id=headers.causation_id,
         traceparent=headers.traceparent,
     )
-    return Submission(name=name, parts=parts, context=context, key=headers.idempotency_key)
+    return Submission(
+        name=name,
+        parts=parts,
+        context=context,
+        identity=Identity(request.state.actor, "operator"),
+        received_at=datetime.now(UTC),
+        key=headers.idempotency_key,
+    )
 
 
 def require_no_parameters(request: Request) -> None:

@@ -1,10 +1,12 @@
 """What was asked for, and what is answered: the two ends of a decision."""
 
 import hmac
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from keelson.access import Identity
 from keelson.command.handlers import Command, Handler
 from keelson.events.ids import AggregateId, Position, Seq
 from keelson.log.decision import Context
@@ -21,11 +23,13 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """A request: one command, or the commands of a bundle, that succeed or fail as one."""
+    """A request: one command, or the commands of a bundle, that succeed or fail as one. `received_at` is in UTC."""
 
     name: str
     parts: tuple[Part, ...]
     context: Context
+    identity: Identity
+    received_at: datetime
     key: str | None
 
 

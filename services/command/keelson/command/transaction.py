@@ -1,17 +1,20 @@
 """The transaction: all that a handler sees. It reads, it decides, and it remembers what it read."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
+from keelson.access import Identity
 from keelson.command.refusal import Refusal, name_taken, not_found
 from keelson.command.state import Aggregate, S, State, StateCache
+from keelson.command.vault import Sealer, Vault, VaultReader
 from keelson.events import Event, Ids, Release
 from keelson.events.ids import AggregateId, Seq
 from keelson.log.confirm import ScopeState
-from keelson.log.decision import FreedScope, NewEvent, ReadSet, TakenKey
+from keelson.log.decision import CredentialKind, FreedScope, Limit, NewEvent, ReadSet, TakenKey
 
 
-class Reader(Protocol):
+class Reader(VaultReader, Protocol):
     """Reads what is not warm, from the log."""
 
     async def read_aggregate(
@@ -28,20 +31,47 @@ class Reader(Protocol):
     async def read_holders(self, scope: str) -> Collection[AggregateId]:
         """Give the aggregates that hold keys in a scope."""
 
+    async def read_holder(self, scope: str, key: str) -> AggregateId | None:
+        """Give the aggregate that holds a key, if one does."""
+
+
+class Supply(NamedTuple):
+    """What handlers cannot make themselves: ids of a prefix, tokens, and what seals secrets."""
+
+    mint: Callable[[str], str]
+    new_token: Callable[[], str]
+    sealer: Sealer
+
+
+class SetLimit(NamedTuple):
+    """A limit, what is answered when the scope would hold more, and which of the request's commands set it."""
+
+    limit: Limit
+    refusal: Refusal
+    command_index: int
+
 
 class Transaction:
     """One decision in the making: one command, or the commands of a bundle, later ones seeing earlier ones.
 
     Whatever is read joins the read set; the append, or the confirmation, refuses the decision if any of it has moved.
+    `now` is when the request was received, in UTC: the same however often it is decided.
     """
 
-    def __init__(self, reader: Reader, cache: StateCache, mint: Callable[[str], str]) -> None:
+    def __init__(self, reader: Reader, cache: StateCache, supply: Supply, *, identity: Identity, now: datetime) -> None:
         self._reader = reader
         self._cache = cache
-        self._mint = mint
+        self._supply = supply
         self._aggregates: dict[AggregateId, Aggregate[Any] | None] = {}
+        self.identity = identity
+        self.now = now
         self.epoch = cache.epoch
         self.reads = ReadSet()
+        self.vault = Vault(reader, supply.sealer)
+        self.reads.people = self.vault.looked_up
+        self.limits: list[SetLimit] = []
+        # Which of the request's commands runs; set by whoever runs them.
+        self.command_index = 0
         self.scopes: dict[str, ScopeState] = {}
         self.events: list[NewEvent] = []
         self.taken: dict[tuple[str, str], TakenKey] = {}
@@ -83,13 +113,71 @@ class Transaction:
         holding -= {freed.aggregate_id for freed in self.freed.values() if freed.scope == scope}
         return sorted(holding | {taken.aggregate_id for taken in self.taken.values() if taken.scope == scope})
 
+    async def holder(self, scope: str, key: str) -> AggregateId | None:
+        """Give who holds a claim key, as this transaction's events leave it; who held it before joins the read set."""
+        own = self.taken.get((scope, key))
+        if own is not None:
+            return own.aggregate_id
+        if (scope, key) not in self.reads.keys:
+            self.reads.keys[scope, key] = await self._reader.read_holder(scope, key)
+        found = self.reads.keys[scope, key]
+        return None if found is None or (scope, found) in self.freed else found
+
+    def limit(self, scope: str, *, held: int | None = None, amount: int | None = None, refusal: Refusal) -> None:
+        """Let a scope hold at most so many keys, and so much, once the decision is appended; else it is this refusal.
+
+        It is held against the log in the append, with what others have taken by then; what was read says nothing of it.
+        """
+        self.limits.append(SetLimit(Limit(scope, held, amount), refusal, self.command_index))
+
+    def mint(self, prefix: str) -> str:
+        """Give a new id for a part of an aggregate: a member, a person, a credential."""
+        return self._supply.mint(prefix)
+
+    async def find_person(self, email: str) -> str | None:
+        """Give the person who has an e-mail, in whichever case, as this transaction leaves it.
+
+        Joins the read set of an append. Nothing compares it when nothing is appended.
+        """
+        return await self.vault.find_person(email)
+
+    def keep_person(self, person_id: str, email: str, name: str | None) -> None:
+        """Keep a person's e-mail and name. If another has the e-mail by the append, all is decided again."""
+        self.vault.keep_person(person_id, email, name)
+
+    def erase_person(self, person_id: str) -> None:
+        """Erase a person's e-mail and name: nobody will find them, their id stays in events."""
+        self.vault.erase_person(person_id)
+
+    def issue_credential(self, credential_id: str, kind: CredentialKind, holder_id: str, actor_id: str) -> str:
+        """Give a new token, to be shown once: what is kept is its hash."""
+        token = self._supply.new_token()
+        self.vault.issue_credential(credential_id, token, kind, holder_id, actor_id)
+        return token
+
+    def revoke_credential(self, credential_id: str) -> None:
+        """Remove a credential's hash: its token finds nothing any more."""
+        self.vault.revoke_credential(credential_id)
+
+    async def open_secret(self, secret_id: str, version: int) -> dict[str, str] | None:
+        """Give the values of a version of a secret; None if it was erased or never was."""
+        return await self.vault.open_secret(secret_id, version)
+
+    def seal_secret(self, secret_id: str, version: int, values: dict[str, str]) -> str:
+        """Keep values as a new version of a secret, sealed; give their keyed digest."""
+        return self.vault.seal_secret(secret_id, version, values)
+
+    def erase_secret(self, secret_id: str) -> None:
+        """Erase all versions of a secret."""
+        self.vault.erase_secret(secret_id)
+
     async def new_id(self, state_type: type[State], chosen: str | None) -> AggregateId:
         """Give the id of an aggregate to be created. Raises Refusal `id_taken` for a chosen one that ever existed."""
         if chosen is not None:
             if await self.read(state_type, chosen) is not None:
                 raise Refusal("id_taken", f"the id {chosen} is taken")
             return AggregateId(chosen)
-        minted = AggregateId(self._mint(state_type.aggregate_type))
+        minted = AggregateId(self._supply.mint(state_type.aggregate_type))
         self._aggregates[minted] = None
         self.reads.aggregates[minted] = Seq(0)
         return minted

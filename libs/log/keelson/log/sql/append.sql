@@ -1,8 +1,8 @@
 -- Appends one group of decisions; the function says the rest. Never inside a transaction: see there.
--- $1 text: the epoch; $2 … $58: the function's columns in its order, most as one text each, its values apart by line
+-- $1 text: the epoch; $2 … $72: the function's columns in its order, most as one text each, its values apart by line
 -- feeds and, where they may be null, empty for null: that is much faster to encode than an array.
 -- Locks: the head's row, until it commits.
-SELECT * FROM log.append_v1(
+SELECT * FROM log.append_v2(
     $1,
     -- decisions: what, under which key
     string_to_array($2, chr(10)), string_to_array($3, chr(10)), string_to_array($4, chr(10)),
@@ -34,5 +34,13 @@ SELECT * FROM log.append_v1(
     string_to_array($51, chr(10), ''), string_to_array($52, chr(10)), string_to_array($53, chr(10))::boolean[],
     string_to_array($54, chr(10)),
     -- people
-    string_to_array($55, chr(10))::integer[], string_to_array($56, chr(10)), $57::text[], $58::text[]
+    string_to_array($55, chr(10))::integer[], string_to_array($56, chr(10)), $57::text[], $58::text[],
+    -- people looked up by e-mail
+    string_to_array($59, chr(10))::integer[], $60::text[], string_to_array($61, chr(10), ''),
+    -- credentials
+    string_to_array($62, chr(10))::integer[], string_to_array($63, chr(10)), $64::bytea[],
+    string_to_array($65, chr(10), ''), string_to_array($66, chr(10), ''), string_to_array($67, chr(10), ''),
+    -- secrets
+    string_to_array($68, chr(10))::integer[], string_to_array($69, chr(10)),
+    string_to_array($70, chr(10), '')::integer[], string_to_array($71, chr(10), ''), $72::bytea[]
 )
