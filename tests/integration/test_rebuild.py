@@ -143,14 +143,14 @@ async def test_a_poison_event_ends_a_rebuild_and_leaves_the_live_tables(database
         await insert(owner, Story(seed=7, first=2).tell(50))
         async with replica(database):
             head = await caught_up(pool)
-        newer = Projection("tenancy", version=2, tables=(ORGS, PROJECTS))
+        newer = Projection("tenancy", version=TENANCY.version + 1, tables=(ORGS, PROJECTS))
 
         with pytest.raises(RebuildError, match=r"event 2 \(org.created\) cannot be applied: orgs has no row org_"):
             await rebuild(newer, pool, leases_of(pool), lambda _: None, SMALL)
 
         checkpoint = await read_checkpoint(pool, "tenancy")
         assert checkpoint is not None
-        assert (checkpoint.version, checkpoint.position, checkpoint.state) == (1, head, "running")
+        assert (checkpoint.version, checkpoint.position, checkpoint.state) == (TENANCY.version, head, "running")
         await assert_views_equal_fold(pool)
 
 
@@ -246,7 +246,7 @@ async def test_a_rebuild_as_another_version_drops_the_tables_of_the_old(database
         await insert(owner, story.tell(50))
         async with replica(database) as old:
             await caught_up(pool)
-            newer = Projection("tenancy", version=2, tables=(ORGS,))
+            newer = Projection("tenancy", version=TENANCY.version + 1, tables=(ORGS,))
             newer.on(OrgCreated)(org_created)
             newer.on(OrgRenamed)(org_renamed)
             head = await rebuild(newer, pool, leases_of(pool), lambda _: None)
@@ -255,7 +255,7 @@ async def test_a_rebuild_as_another_version_drops_the_tables_of_the_old(database
             await caught_up(pool, "platform", "activity")
             assert await pool.fetchval("SELECT to_regclass('views.projects') IS NULL")
             assert (await item_of(pool, "tenancy")).checkpoint == head
-            complaint = "tenancy needs rebuild: stored version 2, code has 1"
+            complaint = f"tenancy needs rebuild: stored version {newer.version}, code has {TENANCY.version}"
             assert complaint in complaints(await read_standing(pool), old.projections)
 
 

@@ -6,7 +6,7 @@ It knows the published contract alone (types, payloads, columns), so that a mist
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -14,12 +14,13 @@ Rows = dict[tuple[Any, ...], dict[str, Any]]
 Views = dict[str, Rows]
 
 VIEWS = (
-    *("orgs", "projects", "apps", "envs", "env_processes", "releases", "deploys", "routes", "nodes", "instances"),
-    "activity",
+    *("orgs", "members", "principals", "credentials", "projects"),
+    *("apps", "envs", "env_processes", "releases", "deploys", "routes", "nodes", "instances", "activity"),
 )
-KEYS = {"env_processes": ("env_id", "process"), "activity": ("position",)}
+KEYS = {"env_processes": ("env_id", "process"), "activity": ("position",), "credentials": ("credential_id",)}
 _COLLECTIONS = {
     "org": "orgs",
+    "principal": "principals",
     "project": "projects",
     "app": "apps",
     "env": "envs",
@@ -31,6 +32,7 @@ _COLLECTIONS = {
 }
 _ANCESTORS = {
     "org": (),
+    "principal": ("org_id",),
     "project": ("org_id",),
     "app": ("org_id", "project_id"),
     "env": ("org_id", "project_id", "app_id"),
@@ -43,7 +45,8 @@ _ANCESTORS = {
 _PARENTS = {"org": None, "project": "org_id", "app": "project_id", "env": "app_id"}
 # What a row has before any event says otherwise.
 _INITIAL: dict[str, dict[str, Any]] = {
-    "org": {},
+    "org": {"quota": {}},
+    "principal": {"deleted_at": None},
     "project": {"deleted_at": None},
     "app": {"deleted_at": None},
     "env": {
@@ -217,6 +220,10 @@ def _apply(views: Views, aggregate: str, event: Event, payload: dict[str, Any]) 
         case "deleted":
             row["deleted_at"] = event["recorded_at"]
             _drop_processes(views, event["aggregate_id"])
+        case "member_added" | "member_role_changed" | "member_removed" | "member_erased":
+            _apply_member(views["members"], event, payload)
+        case "credential_issued" | "credential_revoked":
+            _apply_credential(views["credentials"], event, payload)
         case "release_set":
             processes = payload.pop("processes")
             row |= payload
@@ -259,6 +266,41 @@ def _place(row: dict[str, Any], event: Event, payload: dict[str, Any]) -> None:
             row |= payload
 
 
+def _apply_member(rows: Rows, event: Event, payload: dict[str, Any]) -> None:
+    stamps = _stamps(event, event["recorded_at"])
+    match event["type"].partition(".")[2]:
+        case "member_added":
+            told = {name: payload[name] for name in ("person_id", "role")}
+            member = {"id": payload["member_id"], "org_id": event["org_id"], "erased": False, "deleted_at": None}
+            rows[payload["member_id"],] = member | told | stamps
+        case "member_role_changed":
+            _change(rows, payload["member_id"], event, role=payload["role"])
+        case "member_removed":
+            _change(rows, payload["member_id"], event, deleted_at=event["recorded_at"])
+        case "member_erased":
+            _change(rows, payload["member_id"], event, erased=True)
+
+
+def _apply_credential(rows: Rows, event: Event, payload: dict[str, Any]) -> None:
+    if event["type"].endswith("_revoked"):
+        _change(rows, payload["credential_id"], event, revoked_at=event["recorded_at"])
+    else:
+        rows[payload["credential_id"],] = {
+            "credential_id": payload["credential_id"],
+            "holder_id": payload.get("member_id", event["aggregate_id"]),
+            "org_id": event["org_id"],
+            "issued_at": event["recorded_at"],
+            "expires_at": payload.get("expires_at"),
+            "revoked_at": None,
+            **_stamps(event, event["recorded_at"]),
+        }
+
+
+def _change(rows: Rows, key: str, event: Event, **fields: Any) -> None:
+    row = rows[key,]
+    row |= fields | _stamps(event, row["created_at"])
+
+
 def _drop_processes(views: Views, env_id: str) -> None:
     for key in [key for key in views["env_processes"] if key[0] == env_id]:
         del views["env_processes"][key]
@@ -286,8 +328,13 @@ def _differences(place: str, expected: dict[str, Any], found: dict[str, Any]) ->
         value = found[name]
         if isinstance(expected[name], dict | list) and isinstance(value, str):
             value = json.loads(value)
-        if isinstance(expected[name], str) and isinstance(value, datetime):
-            value = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        if name == "expires_at":
+            value, expected[name] = _time(value), _time(expected[name])
         if value != expected[name]:
             faults.append(f"{place}: {name} is {value!r}, not {expected[name]!r}")
     return faults
+
+
+def _time(value: str | datetime | None) -> datetime | None:
+    """Give the time that a payload or a row of JSON says in one of the ways to write it."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -43,6 +43,9 @@ def make_id(prefix: str, number: int) -> AggregateId:
     return AggregateId(f"{prefix}_{number:026d}")
 
 
+# What stands in an organisation, and in nothing of it.
+_OF_AN_ORG = ("principal",)
+
 ORG, PROJECT, APP, ENV, NODE = (make_id(prefix, 1) for prefix in ("org", "project", "app", "env", "node"))
 IDS = {
     "org": Ids(org_id=ORG),
@@ -146,7 +149,8 @@ def _ids_of(aggregate_id: str) -> Ids:
     prefix = aggregate_id.partition("_")[0]
     if prefix == "instance":
         return INSTANCE_IDS
-    own = IDS.get(prefix, IDS["env"] if prefix in ("deploy", "route") else IDS["app"])
+    parents = "env" if prefix in ("deploy", "route") else "org" if prefix in _OF_AN_ORG else "app"
+    own = IDS.get(prefix, IDS[parents])
     return msgspec.structs.replace(own, **({f"{prefix}_id": aggregate_id} if prefix in IDS else {}))
 
 

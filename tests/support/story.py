@@ -29,7 +29,26 @@ from keelson.events.node import (
     NodeState,
     NodeStateChanged,
 )
-from keelson.events.org import OrgCreated, OrgRenamed
+from keelson.events.org import (
+    OrgCreated,
+    OrgCredentialIssued,
+    OrgCredentialRevoked,
+    OrgMemberAdded,
+    OrgMemberErased,
+    OrgMemberRemoved,
+    OrgMemberRoleChanged,
+    OrgQuotaSet,
+    OrgRenamed,
+    Quota,
+    Role,
+)
+from keelson.events.principal import (
+    PrincipalCreated,
+    PrincipalCredentialIssued,
+    PrincipalCredentialRevoked,
+    PrincipalDeleted,
+    PrincipalScopesSet,
+)
 from keelson.events.project import ProjectCreated, ProjectDeleted, ProjectRenamed
 from keelson.events.registry import encode
 from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
@@ -71,6 +90,10 @@ class Story:
         # Those that wait for a machine, and those that have one.
         self._awaited: list[Ids] = []
         self._nodes: list[Ids] = []
+        # Live ones, each with its live credentials.
+        self._members: dict[str, list[str]] = {}
+        self._principals: dict[str, list[str]] = {}
+        self._former_members: list[str] = []
         self._org = Ids(org_id=self._mint("org"))
         self._opened = False
 
@@ -143,6 +166,11 @@ class Story:
             (self._allocate, 12),
             (self._change_instance, 20),
             (self._delete, 2),
+            (self._set_quota, 1),
+            (self._add_member, 2),
+            (self._change_member, 3),
+            (self._create_principal, 2),
+            (self._change_principal, 3),
         )
         chosen = self._random.choices([make for make, _ in choices], [weight for _, weight in choices])[0]
         return chosen() or self._configure()
@@ -364,6 +392,75 @@ class Story:
         )
         aggregate_id, ids, event = self._random.choice(renamed)
         return [(aggregate_id or "", ids, event)]
+
+    def _set_quota(self) -> Command:
+        quota = Quota(apps=self._random.choice((None, 10)), memory_bytes=self._random.randrange(2**40))
+        return [(self._org.org_id or "", self._org, OrgQuotaSet(quota=quota))]
+
+    def _add_member(self) -> Command:
+        member_id, role = self._mint("member"), self._role()
+        self._members[member_id] = []
+        event = OrgMemberAdded(member_id=member_id, person_id=self._mint("person"), role=role)
+        return [(self._org.org_id or "", self._org, event)]
+
+    def _role(self) -> Role:
+        roles: tuple[Role, ...] = ("owner", "admin", "developer", "readonly")
+        return self._random.choice(roles)
+
+    def _change_member(self) -> Command:
+        if not self._members:
+            return []
+        member_id, credentials = self._random.choice(list(self._members.items()))
+        match self._random.randrange(5):
+            case 0 if self._former_members:
+                events: list[Event] = [OrgMemberErased(member_id=self._former_members.pop())]
+            case 0:
+                del self._members[member_id]
+                events = [OrgMemberRemoved(member_id=member_id), OrgMemberErased(member_id=member_id)]
+            case 1:
+                del self._members[member_id]
+                self._former_members.append(member_id)
+                events = [OrgMemberRemoved(member_id=member_id)]
+            case 2:
+                events = [OrgMemberRoleChanged(member_id=member_id, role=self._role())]
+            case 3 if credentials:
+                events = [OrgCredentialRevoked(member_id=member_id, credential_id=credentials.pop())]
+            case _:
+                credentials.append(self._mint("credential"))
+                issued = OrgCredentialIssued(
+                    member_id=member_id, credential_id=credentials[-1], expires_at=self._expires_at()
+                )
+                events = [issued]
+        return [(self._org.org_id or "", self._org, event) for event in events]
+
+    def _expires_at(self) -> datetime | None:
+        return self._random.choice((None, BEGAN + timedelta(days=self._random.randrange(400))))
+
+    def _create_principal(self) -> Command:
+        principal_id = self._mint("principal")
+        self._principals[principal_id] = []
+        return [(principal_id, self._org, PrincipalCreated(name=self._name(), scopes=self._scopes()))]
+
+    def _scopes(self) -> tuple[str, ...]:
+        return tuple(sorted(self._random.sample(("apps:read", "apps:write", "deploys:write", "*"), k=2)))
+
+    def _change_principal(self) -> Command:
+        if not self._principals:
+            return []
+        principal_id, credentials = self._random.choice(list(self._principals.items()))
+        event: Event
+        match self._random.randrange(4):
+            case 0:
+                del self._principals[principal_id]
+                event = PrincipalDeleted()
+            case 1:
+                event = PrincipalScopesSet(scopes=self._scopes())
+            case 2 if credentials:
+                event = PrincipalCredentialRevoked(credential_id=credentials.pop())
+            case _:
+                credentials.append(self._mint("credential"))
+                event = PrincipalCredentialIssued(credential_id=credentials[-1], expires_at=self._expires_at())
+        return [(principal_id, self._org, event)]
 
     def _delete(self) -> Command:
         """Delete something that nothing in the story will speak of again."""

@@ -32,6 +32,8 @@ def filters_of(collection: str) -> set[str]:
     [
         ("orgs", {"name"}),
         ("projects", {"org_id", "name"}),
+        ("members", {"org_id", "person_id", "role"}),
+        ("principals", {"org_id", "name"}),
         ("apps", {"org_id", "project_id", "name"}),
         ("envs", {"org_id", "project_id", "app_id", "name"}),
         ("releases", {"org_id", "project_id", "app_id"}),
@@ -39,7 +41,9 @@ def filters_of(collection: str) -> set[str]:
         ("routes", {"org_id", "project_id", "app_id", "env_id", "hostname"}),
     ],
 )
-def test_a_collection_is_filtered_by_ancestors_name_hostname_and_status(collection: str, filters: set[str]) -> None:
+def test_a_collection_is_filtered_by_ancestors_and_what_tells_its_rows_apart(
+    collection: str, filters: set[str]
+) -> None:
     assert filters_of(collection) == filters
 
 

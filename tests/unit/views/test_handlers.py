@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from random import Random
 from typing import Any
@@ -11,7 +12,25 @@ import pytest
 from keelson.events import REGISTRY, Envelope, Event, Ids
 from keelson.events.app import AppCreated, AppDeleted, AppRenamed
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvProcess, EnvReleaseSet, EnvScaled
+from keelson.events.org import (
+    OrgCreated,
+    OrgCredentialIssued,
+    OrgCredentialRevoked,
+    OrgMemberAdded,
+    OrgMemberErased,
+    OrgMemberRemoved,
+    OrgMemberRoleChanged,
+    OrgQuotaSet,
+    Quota,
+)
 from keelson.events.platform import EpochBegan
+from keelson.events.principal import (
+    PrincipalCreated,
+    PrincipalCredentialIssued,
+    PrincipalCredentialRevoked,
+    PrincipalDeleted,
+    PrincipalScopesSet,
+)
 from keelson.events.release import ReleaseCreated
 from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 from keelson.views import PROJECTIONS, Projection
@@ -22,7 +41,7 @@ from keelson.views.memory import Memory
 from keelson.views.platform import APPS, ENV_PROCESSES, ENVS, PLATFORM, ROUTES
 from keelson.views.projection import HandlerError, MissingRowError
 from keelson.views.table import Row, Table
-from keelson.views.tenancy import TENANCY
+from keelson.views.tenancy import CREDENTIALS, MEMBERS, ORGS, PRINCIPALS, TENANCY
 from support.made_up import happened
 from support.story import Story
 
@@ -117,6 +136,71 @@ def test_a_route_says_where_it_leads_and_when_it_ended() -> None:
     row = given.row(ROUTES, route)
     assert (row["hostname"], row["process"], row["port"], row["resource_version"]) == ("b.example", "api", "admin", 3)
     assert row["deleted_at"] == row["updated_at"]
+
+
+ORG_IDS = Ids(org_id=ORG)
+ADDED = OrgMemberAdded(member_id="member_1", person_id="person_1", role="owner")
+EXPIRY = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_a_member_has_a_row_that_says_no_more_than_which_person_it_is() -> None:
+    demoted = OrgMemberRoleChanged(member_id="member_1", role="admin")
+    given = Given(TENANCY).then(ORG, ORG_IDS, OrgCreated(name="acme"), ADDED, demoted)
+
+    row = given.row(MEMBERS, "member_1")
+    assert (row["org_id"], row["person_id"], row["role"], row["resource_version"]) == (ORG, "person_1", "admin", 3)
+    assert (row["erased"], row["deleted_at"]) == (False, None)
+    assert given.row(ORGS, ORG)["resource_version"] == 3
+    assert not {"email", "name"} & row.keys()
+
+
+def test_a_member_who_is_erased_later_keeps_when_the_membership_ended() -> None:
+    removed, erased = OrgMemberRemoved(member_id="member_1"), OrgMemberErased(member_id="member_1")
+    given = Given(TENANCY).then(ORG, ORG_IDS, OrgCreated(name="acme"), ADDED, removed)
+    ended_at = given.row(MEMBERS, "member_1")["deleted_at"]
+    assert ended_at == given.row(MEMBERS, "member_1")["updated_at"]
+
+    given.then(ORG, ORG_IDS, erased)
+    assert (given.row(MEMBERS, "member_1")["erased"], given.row(MEMBERS, "member_1")["deleted_at"]) == (True, ended_at)
+    assert given.row(MEMBERS, "member_1")["updated_at"] > ended_at
+
+
+def test_a_quota_is_in_the_organisations_row_as_a_whole() -> None:
+    given = Given(TENANCY).then(ORG, ORG_IDS, OrgCreated(name="acme"))
+    assert given.row(ORGS, ORG)["quota"] == Quota()
+
+    given.then(ORG, ORG_IDS, OrgQuotaSet(quota=Quota(apps=3)), OrgQuotaSet(quota=Quota(envs=4)))
+    assert given.row(ORGS, ORG)["quota"] == Quota(envs=4)
+
+
+def test_a_principals_row_has_its_scopes_until_it_is_deleted() -> None:
+    principal = f"principal_{1:026d}"
+    created, narrowed = PrincipalCreated(name="ci", scopes=("*",)), PrincipalScopesSet(scopes=("apps:read",))
+    given = Given(TENANCY).then(principal, ORG_IDS, created, narrowed)
+    row = given.row(PRINCIPALS, principal)
+    assert (row["org_id"], row["name"], row["scopes"], row["deleted_at"]) == (ORG, "ci", ("apps:read",), None)
+
+    given.then(principal, ORG_IDS, PrincipalDeleted())
+    assert given.row(PRINCIPALS, principal)["deleted_at"] == given.row(PRINCIPALS, principal)["updated_at"]
+
+
+def test_a_credential_has_a_row_with_its_holder_whoever_that_is() -> None:
+    principal = f"principal_{1:026d}"
+    issued = OrgCredentialIssued(member_id="member_1", credential_id="credential_1", expires_at=EXPIRY)
+    given = Given(TENANCY).then(ORG, ORG_IDS, OrgCreated(name="acme"), ADDED, issued)
+    row = given.row(CREDENTIALS, "credential_1")
+    assert (row["holder_id"], row["org_id"], row["expires_at"], row["revoked_at"]) == ("member_1", ORG, EXPIRY, None)
+    assert row["issued_at"] == row["created_at"]
+
+    given.then(ORG, ORG_IDS, OrgCredentialRevoked(member_id="member_1", credential_id="credential_1"))
+    assert given.row(CREDENTIALS, "credential_1")["revoked_at"] is not None
+
+    created = PrincipalCreated(name="operator", scopes=("operator",))
+    given.then(principal, Ids(), created, PrincipalCredentialIssued(credential_id="credential_2"))
+    row = given.row(CREDENTIALS, "credential_2")
+    assert (row["holder_id"], row["org_id"], row["expires_at"], row["revoked_at"]) == (principal, None, None, None)
+    given.then(principal, Ids(), PrincipalCredentialRevoked(credential_id="credential_2"))
+    assert given.row(CREDENTIALS, "credential_2")["revoked_at"] is not None
 
 
 def test_every_event_of_an_aggregate_moves_its_own_row() -> None:

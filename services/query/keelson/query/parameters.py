@@ -21,7 +21,10 @@ NOT_BUILT_OF_DESIRED = ("as_of", "wait", "after")
 NOT_BUILT_OF_ACTIVITY = ("as_of", "since", "until", "order", "after", "correlation_id")
 
 # The columns by which collections and the activity can be filtered, where a table has them.
-COLLECTION_FILTERS = ("org_id", "project_id", "app_id", "env_id", "node_id", "name", "hostname", "status", "state")
+COLLECTION_FILTERS = (
+    *("org_id", "project_id", "app_id", "env_id", "node_id", "person_id"),
+    *("name", "hostname", "role", "status", "state"),
+)
 ACTIVITY_FILTERS = (
     *("org_id", "project_id", "app_id", "env_id", "node_id"),
     *("aggregate_type", "aggregate_id", "type", "actor_id", "request_id"),

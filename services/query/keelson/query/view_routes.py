@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keelson.events.ids import read_aggregate_type
+from keelson.query.completions import complete, etag_of, row_type
 from keelson.query.endpoints import Endpoint, read_query, reflecting
-from keelson.query.etags import is_known, write_etag
+from keelson.query.etags import is_known
 from keelson.query.parameters import (
     ACTIVITY_FILTERS,
     COLLECTION_FILTERS,
@@ -75,10 +76,11 @@ def show_row(view: View) -> Endpoint:
         reading = await state.rows.read(view, _key(request), reach=request.state.reach)
         state.freshness.check(floor, view.projection, reading.checkpoint)
         headers = reflecting(reading.checkpoint) | floor.headers
-        row = reading.rows.get(_key(request))
-        if row is None:
+        found = reading.rows.get(_key(request))
+        if found is None:
             raise _not_found(headers)
-        headers["ETag"] = write_etag(row["resource_version"])
+        [row] = await complete(view, state.pool, [found])
+        headers["ETag"] = etag_of(view, row)
         if is_known(headers["ETag"], request.headers.get("if-none-match")):
             return Response(status_code=304, headers=headers)
         return JsonResponse(row, headers=headers)
@@ -89,7 +91,7 @@ def show_row(view: View) -> Endpoint:
         summary=f"One of the {view.name}, also a deleted one; If-None-Match gives 304",
         parameters=ReadParameters,
         headers=RowHeaders,
-        response=view.table.row,
+        response=row_type(view),
         problems=(*_PROBLEMS, "not_found"),
         tags=(view.name,),
     )
@@ -115,7 +117,8 @@ def list_rows(view: View) -> Endpoint:
         )
         state.freshness.check(floor, view.projection, page.checkpoint)
         following = write_key_cursor(page.rows[-1]["id"]) if page.more else None
-        answer: ViewPage[Any] = ViewPage(items=page.rows, next=following, position=page.checkpoint)
+        rows = list(await complete(view, state.pool, page.rows))
+        answer: ViewPage[Any] = ViewPage(items=rows, next=following, position=page.checkpoint)
         return JsonResponse(answer, headers=reflecting(page.checkpoint) | floor.headers)
 
     operation = Operation(
@@ -124,7 +127,7 @@ def list_rows(view: View) -> Endpoint:
         summary=f"The {view.name}, ordered by id",
         parameters=parameters_type,
         headers=ViewHeaders,
-        response=ViewPage[view.table.row],  # type: ignore[name-defined]  # a type made at run time
+        response=ViewPage[row_type(view)],  # type: ignore[misc]  # a type made at run time
         problems=(*_PROBLEMS, "bad_cursor"),
         tags=(view.name,),
     )

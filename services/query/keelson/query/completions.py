@@ -1,0 +1,41 @@
+"""What rows of a collection are completed with when they are read: what is known beside the log, and is in no view."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from keelson.log.database import Database
+from keelson.query import people
+from keelson.query.etags import write_etag
+from keelson.query.reads import Row, View
+
+
+class Completion(NamedTuple):
+    """The rows' type once they are complete, how they become so, and what of it their entity tag must tell apart."""
+
+    row: type[msgspec.Struct]
+    complete: Callable[[Database, Sequence[Row]], Awaitable[list[Row]]]
+    state_of: Callable[[Row], str]
+
+
+# One line per collection.
+COMPLETIONS = {"members": Completion(people.Member, people.with_people, people.state_of)}
+
+
+def row_type(view: View) -> type[msgspec.Struct]:
+    """Give the type of a collection's rows as clients see them."""
+    completion = COMPLETIONS.get(view.name)
+    return completion.row if completion else view.table.row
+
+
+async def complete(view: View, db: Database, rows: Sequence[Row]) -> Sequence[Row]:
+    """Complete rows of a collection; those of most are complete."""
+    completion = COMPLETIONS.get(view.name)
+    return await completion.complete(db, rows) if completion else rows
+
+
+def etag_of(view: View, row: Row) -> str:
+    """Give the entity tag of a complete row."""
+    completion = COMPLETIONS.get(view.name)
+    return write_etag(row["resource_version"], completion.state_of(row) if completion else None)
