@@ -255,11 +255,29 @@ NEW_MODULES = {
     "tests/unit/command/domain/test_widget.py": SPEC,
 }
 
+COMMAND_RIGHTS = """\
+    "widget.create": _scope("widgets:write", on="project_id"),
+    "widget.rename": _scope("widgets:write", on="widget_id"),
+    "widget.delete": _scope("widgets:write", on="widget_id"),
+"""
+READ_RIGHTS = """\
+    "/v1/widgets": ReadRight(scope="widgets:read"),
+    "/v1/widgets/{id}": ReadRight(scope="widgets:read"),
+"""
+
 # In each registry: what stands in a line of it, and what stands there with the new line.
 REGISTRIES = {
     "libs/events/keelson/events/registry.py": [
-        (", route\n", ", route, widget\n"),
-        ("route)\n", "route, widget)\n"),
+        (", secret\n", ", secret, widget\n"),
+        ("    instance,\n)", "    instance,\n    widget,\n)"),
+    ],
+    "libs/access/keelson/access/scopes.py": [
+        ('"secrets", "instances", "audit"', '"secrets", "instances", "audit", "widgets"'),
+        ('    "instance": "instances",\n', '    "instance": "instances",\n    "widget": "widgets",\n'),
+    ],
+    "libs/access/keelson/access/rights.py": [
+        ('    "app.create":', f'{COMMAND_RIGHTS}    "app.create":'),
+        ('    "/v1/apps":', f'{READ_RIGHTS}    "/v1/apps":'),
     ],
     "services/command/keelson/command/registry.py": [
         (", route\n", ", route, widget\n"),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from keelson.access import Grants
 from keelson.log.database import Database
 from keelson.query import people
 from keelson.query.etags import write_etag
@@ -15,7 +16,7 @@ class Completion(NamedTuple):
     """The rows' type once they are complete, how they become so, and what of it their entity tag must tell apart."""
 
     row: type[msgspec.Struct]
-    complete: Callable[[Database, Sequence[Row]], Awaitable[list[Row]]]
+    complete: Callable[[Database, Sequence[Row], Grants], Awaitable[list[Row]]]
     state_of: Callable[[Row], str]
 
 
@@ -29,10 +30,10 @@ def row_type(view: View) -> type[msgspec.Struct]:
     return completion.row if completion else view.table.row
 
 
-async def complete(view: View, db: Database, rows: Sequence[Row]) -> Sequence[Row]:
-    """Complete rows of a collection; those of most are complete."""
+async def complete(view: View, db: Database, rows: Sequence[Row], grants: Grants) -> Sequence[Row]:
+    """Complete rows of a collection for a reader; those of most are complete."""
     completion = COMPLETIONS.get(view.name)
-    return await completion.complete(db, rows) if completion else rows
+    return await completion.complete(db, rows, grants) if completion else rows
 
 
 def etag_of(view: View, row: Row) -> str:

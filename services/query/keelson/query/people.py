@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+from keelson.access import Grants
 from keelson.log.database import Database
 from keelson.log.queries import load
 from keelson.query.reads import Row
@@ -18,19 +19,22 @@ class Member(MemberRow, frozen=True, kw_only=True):
     name: str | None
 
 
-async def with_people(db: Database, rows: Sequence[Row]) -> list[Row]:
+async def with_people(db: Database, rows: Sequence[Row], grants: Grants) -> list[Row]:
     """Give rows of members with e-mail and name, as the vault has them now; one statement for those that are told.
 
     The vault has no positions: what was erased is gone at once, however old the rows are.
     """
-    told = [row["person_id"] for row in rows if _is_told(row)]
+    told = [row["person_id"] for row in rows if _is_told(row, grants)]
     people = {record["person_id"]: record for record in await db.fetch(_READ_PEOPLE, told)} if told else {}
-    return [_joined(row, people.get(row["person_id"]) if _is_told(row) else None) for row in rows]
+    return [_joined(row, people.get(row["person_id"]) if _is_told(row, grants) else None) for row in rows]
 
 
-def _is_told(_row: Row) -> bool:
-    """Say whether the reader is told who a member is: the one place that decides it. Only operators read as yet."""
-    return True
+def _is_told(row: Row, grants: Grants) -> bool:
+    """Say whether the reader is told who a member is, and the one place that does: who may change members, and oneself.
+
+    Of another person's other memberships nobody learns by this: a row is told by its own organisation's grants.
+    """
+    return grants.sees_emails or (grants.member_id is not None and row["id"] == grants.member_id)
 
 
 def _joined(row: Row, person: Row | None) -> Row:

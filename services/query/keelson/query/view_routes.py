@@ -79,7 +79,7 @@ def show_row(view: View) -> Endpoint:
         found = reading.rows.get(_key(request))
         if found is None:
             raise _not_found(headers)
-        [row] = await complete(view, state.pool, [found])
+        [row] = await complete(view, state.pool, [found], request.state.caller.grants)
         headers["ETag"] = etag_of(view, row)
         if is_known(headers["ETag"], request.headers.get("if-none-match")):
             return Response(status_code=304, headers=headers)
@@ -117,7 +117,7 @@ def list_rows(view: View) -> Endpoint:
         )
         state.freshness.check(floor, view.projection, page.checkpoint)
         following = write_key_cursor(page.rows[-1]["id"]) if page.more else None
-        rows = list(await complete(view, state.pool, page.rows))
+        rows = list(await complete(view, state.pool, page.rows, request.state.caller.grants))
         answer: ViewPage[Any] = ViewPage(items=rows, next=following, position=page.checkpoint)
         return JsonResponse(answer, headers=reflecting(page.checkpoint) | floor.headers)
 
