@@ -404,9 +404,10 @@ async def test_f12_an_email_is_one_persons_in_whichever_case(database: Database)
             two.append(decide(epoch, an_app(), people=[other], looked_up={other.email or "": None}), PATIENCE_S),
         )
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Moved"]
-        assert await append(one, decide(epoch, an_app(), people=[Person("person_3", "ADA@example.org", None)])) == [
-            Moved()
-        ]
+        late = decide(epoch, an_app(), people=[Person("person_3", "ADA@example.org", None)])
+        async with connected(database.command_dsn) as command:
+            both = await append_group(command, late, decide(epoch, an_app()))
+        assert [type(outcome) for outcome in both] == [Moved, Done]
         people = await connection.fetch("SELECT person_id FROM vault.people")
         winner = ada if isinstance(outcomes[0], Done) else other
         assert [tuple(row) for row in people] == [(winner.person_id,)]
@@ -428,7 +429,7 @@ async def test_what_the_server_quotes_of_the_vault_is_not_logged(database: Datab
     assert "holder_1" not in str(logged)
 
 
-async def test_who_was_found_and_is_erased_meanwhile_is_not_what_was_decided_on(database: Database) -> None:
+async def test_f13_who_was_found_and_is_erased_meanwhile_is_not_what_was_decided_on(database: Database) -> None:
     ada = Person("person_1", "a@example.org", None)
     erased = Person("person_1", None, None)
     anew = Person("person_2", "a@example.org", None)

@@ -117,8 +117,8 @@ async def test_claims_are_verified_and_rebuilt(database: Database) -> None:
     app = made_id("app")
     async with connected(database.command_dsn) as command, connected(database.admin_dsn) as admin:
         await append_group(command, decide(await read_epoch(command), an_app("mine", app_id=app)))
-        await admin.execute("UPDATE log.claims SET amount = 5")
-        await admin.execute("UPDATE log.claim_scopes SET held = 2")
+        await admin.execute("UPDATE log.claims SET amount = 5 WHERE key = 'mine'")
+        await admin.execute("UPDATE log.claim_scopes SET held = 2 WHERE scope LIKE 'app.name:%'")
     scope = f"app.name:{PROJECT}"
     named = [
         f"{scope} mine: held by {app} for 0 by the log, held by {app} for 5 by the table",

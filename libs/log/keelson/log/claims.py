@@ -4,6 +4,8 @@ The append and this fold take the same `claims_of` of each event; that they agre
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -16,11 +18,17 @@ from keelson.log.read import read_page
 
 PAGE = 5000
 
+# The number of the rules, which are every event's `claims_of`. Raise it when they give other claims of events that a
+# log may hold already: the next migration makes that log's claims anew.
+CLAIMS_VERSION = 2
+
 _LOCK_HEAD = load(__file__, "lock_head")
 _READ_CLAIMS = load(__file__, "read_claims")
 _READ_SCOPES = load(__file__, "read_scopes")
 _DELETE_CLAIMS = load(__file__, "delete_claims")
 _INSERT_CLAIMS = load(__file__, "insert_claims")
+_READ_CLAIMS_VERSION = load(__file__, "read_claims_version")
+_KEEP_CLAIMS_VERSION = load(__file__, "keep_claims_version")
 _REPLACE_SCOPES = load(__file__, "replace_scopes")
 
 
@@ -100,13 +108,35 @@ async def rebuild_claims(connection: "asyncpg.Connection[asyncpg.Record]") -> li
         await connection.execute(_LOCK_HEAD)
         differences = await _compare(connection, await _fold(connection, fold))
         if differences:
-            await connection.execute(_DELETE_CLAIMS)
-            rows = [(scope, key, claim.aggregate_id, claim.amount) for (scope, key), claim in fold.claims.items()]
-            await connection.executemany(_INSERT_CLAIMS, rows)
-            sums = fold.scopes
-            held, amounts = [each.held for each in sums.values()], [each.amount for each in sums.values()]
-            await connection.execute(_REPLACE_SCOPES, list(sums), held, amounts)
+            await _mend(connection, fold, differences)
+        await connection.execute(_KEEP_CLAIMS_VERSION, CLAIMS_VERSION)
     return differences
+
+
+async def renew_claims(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Difference]:
+    """Rebuild the claims if they were made by older rules than this code's; give the differences that were mended.
+
+    The connection is the log's owner's. Replicas of older code may run meanwhile, but what they append is claimed by
+    their rules: once the last of them has ended, `rebuild_claims` mends what that left out.
+    """
+    version: int | None = await connection.fetchval(_READ_CLAIMS_VERSION)
+    return [] if version is not None and version >= CLAIMS_VERSION else await rebuild_claims(connection)
+
+
+async def _mend(
+    connection: "asyncpg.Connection[asyncpg.Record]", fold: ClaimsFold, differences: list[Difference]
+) -> None:
+    places = [(each.scope, each.key) for each in differences if each.key is not None]
+    claims = fold.claims
+    right = [(*place, claims[place].aggregate_id, claims[place].amount) for place in places if place in claims]
+    await connection.execute(_DELETE_CLAIMS, *_columns(places, 2))
+    await connection.execute(_INSERT_CLAIMS, *_columns(right, 4))
+    sums = [(scope, each.held, each.amount) for scope, each in fold.scopes.items()]
+    await connection.execute(_REPLACE_SCOPES, *_columns(sums, 3))
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [[row[column] for row in rows] for column in range(width)]
 
 
 async def _fold(connection: Connection, fold: ClaimsFold) -> ClaimsFold:

@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 from pogo_core.util import migrate as pogo
 
+from keelson.log.claims import renew_claims
 from keelson.log.database import Database
 from keelson.log.queries import load
 
@@ -27,6 +28,8 @@ _BEGIN_FIRST_EPOCH = load(__file__, "begin_first_epoch")
 async def migrate(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     """Apply what is missing, all or nothing, and begin the first epoch; give the names of what was applied.
 
+    Then make the claims anew if they were made by older rules: a rebuild, that appends wait for at its end only.
+
     The connection is the log's owner's. Two runs at once wait for each other. Waiting for a table's lock is bounded
     by the lock time-out, so that a migration never queues readers and writers behind itself for long (F24).
     """
@@ -35,6 +38,7 @@ async def migrate(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
         missing = await pending_migrations(connection)
         await pogo.apply(connection, MIGRATIONS, schema_name="log", logger=_quiet)
         await connection.fetchval(_BEGIN_FIRST_EPOCH, secrets.token_hex(8))
+    await renew_claims(connection)
     return missing
 
 

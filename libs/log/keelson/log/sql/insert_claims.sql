@@ -1,4 +1,5 @@
--- Adds one claim of a rebuild.
--- $1 text: the scope; $2 text: the key; $3 text: the holder; $4 bigint: the amount.
--- Locks: the new row; the head's is held before.
-INSERT INTO log.claims (scope, key, aggregate_id, amount) VALUES ($1, $2, $3, $4)
+-- Adds the claims that a rebuild found missing, or wrong.
+-- $1 text[]: their scopes; $2 text[]: their keys; $3 text[]: their holders; $4 bigint[]: their amounts.
+-- Locks: the new rows; the head's is held before.
+INSERT INTO log.claims (scope, key, aggregate_id, amount)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
