@@ -9,7 +9,7 @@ from keelson.command.handlers import Command, Handler
 from keelson.command.state import State
 from keelson.command.transaction import Transaction
 from keelson.events import Event, Ids
-from keelson.events.org import OrgCreated, OrgRenamed
+from keelson.events.org import OrgCreated, OrgQuotaSet, OrgRenamed, Quota
 
 
 class Org(State, frozen=True, kw_only=True):
@@ -19,6 +19,7 @@ class Org(State, frozen=True, kw_only=True):
     noun: ClassVar[str] = "organisation"
 
     name: str
+    quota: Quota = Quota()
 
     @classmethod
     def evolve(cls, state: "Org | None", event: Event) -> "Org":
@@ -28,6 +29,8 @@ class Org(State, frozen=True, kw_only=True):
                 return cls(name=name)
             case Org(), OrgRenamed(name=name):
                 return msgspec.structs.replace(state, name=name)
+            case Org(), OrgQuotaSet(quota=quota):
+                return msgspec.structs.replace(state, quota=quota)
             case _:
                 raise TypeError(f"not an event of this organisation: {event.event_type}")
 
