@@ -109,7 +109,7 @@ def build(settings: SampleSettings) -> Application:
             Route("/crash", crash, methods=["POST"]),
             Route("/head", read_head),
         ],
-        authenticator=BearerTokens(settings.operator_token),
+        authenticator=BearerTokens("test", settings.operator_token),
         lifespan=lifespan,
         readiness={} if settings.flaw == NO_DATABASE else DATABASE_CHECKS,
     )

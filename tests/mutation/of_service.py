@@ -336,4 +336,23 @@ MUTANTS = (
         "        except ZeroDivisionError:\n",
         ("integration/test_service_http.py::test_a_client_that_leaves_within_its_body_is_no_error",),
     ),
+    Mutant(
+        "F45",
+        "nobody is held to a rate",
+        _BOUNDARY,
+        "        self._limits.spend(actor)\n",
+        "",
+        (
+            "unit/service/test_limits.py::test_f45_who_asks_too_often_is_told_when_to_come_again_and_others_are_not",
+            "integration/test_rate_limits.py::test_f45_who_is_refused_makes_no_work_for_the_database",
+        ),
+    ),
+    Mutant(
+        "F45",
+        "a thousand guesses at once are all looked up before the first is found wrong",
+        f"{_SERVICE}/limits.py",
+        "        wrong = False\n        try:\n",
+        "        wrong = False\n        self._bucket.put_back(self._per_s)\n        try:\n",
+        ("unit/service/test_limits.py::test_guesses_under_way_count_as_wrong_until_they_are_not",),
+    ),
 )

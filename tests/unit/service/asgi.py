@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
 from keelson.service.app import Application, create_app
-from keelson.service.authentication import BearerTokens
+from keelson.service.authentication import Authenticator, BearerTokens
 from keelson.service.health import Check
 from keelson.service.json import JsonResponse
 from keelson.service.settings import Settings
@@ -131,16 +131,19 @@ def make_app(
     *routes: Route,
     lifespan: Callable[[Application], AbstractAsyncContextManager[None]] = no_resources,
     readiness: Mapping[str, Check] | None = None,
+    authenticator: Authenticator | None = None,
     body_deadline_s: float = 10.0,
+    rate_limit_per_s: float = 0.0,
+    rate_burst: int = 1,
     **options: Any,
 ) -> Application:
     """Make an application with these routes beside /echo, which reads the body and tells the actor."""
     echoes = [Route("/echo", echo, methods=["POST"]), Route("/echo", echo, methods=["GET"])]
     return create_app(
         name="test",
-        settings=settings(body_deadline_s=body_deadline_s),
+        settings=settings(body_deadline_s=body_deadline_s, rate_limit_per_s=rate_limit_per_s, rate_burst=rate_burst),
         routes=[*echoes, *routes],
-        authenticator=BearerTokens(TOKEN),
+        authenticator=authenticator or BearerTokens("test", TOKEN),
         lifespan=lifespan,
         readiness=readiness or {},
         **options,

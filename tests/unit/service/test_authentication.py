@@ -3,7 +3,8 @@
 import pytest
 
 from keelson.access.tokens import new_token
-from keelson.service.authentication import OPERATOR, BearerTokens, UnauthenticatedError
+from keelson.service.authentication import OPERATOR, BearerTokens
+from keelson.service.credentials import UnauthenticatedError
 from keelson.service.problems import Problem
 
 TOKEN = "sixteen-or-more-characters"
@@ -11,7 +12,7 @@ TOKEN = "sixteen-or-more-characters"
 
 @pytest.mark.parametrize("authorization", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
 async def test_the_token_makes_the_operator(authorization: str) -> None:
-    assert await BearerTokens(TOKEN).authenticate(authorization) is OPERATOR
+    assert await BearerTokens("test", TOKEN).authenticate(authorization) is OPERATOR
 
 
 @pytest.mark.parametrize(
@@ -33,16 +34,16 @@ async def test_the_token_makes_the_operator(authorization: str) -> None:
 )
 async def test_anything_else_is_nobody(authorization: str | None) -> None:
     with pytest.raises(UnauthenticatedError):
-        await BearerTokens(TOKEN).authenticate(authorization)
+        await BearerTokens("test", TOKEN).authenticate(authorization)
 
 
 async def test_without_an_operators_token_in_the_settings_an_empty_one_is_nobodys() -> None:
     for authorization in ("Bearer ", "Bearer", None):
         with pytest.raises(UnauthenticatedError):
-            await BearerTokens().authenticate(authorization)
+            await BearerTokens("test").authenticate(authorization)
 
 
 async def test_a_token_of_the_vault_is_not_judged_before_there_is_a_database() -> None:
     with pytest.raises(Problem) as caught:
-        await BearerTokens(TOKEN).authenticate(f"Bearer {new_token()}")
+        await BearerTokens("test", TOKEN).authenticate(f"Bearer {new_token()}")
     assert caught.value.code == "unavailable"

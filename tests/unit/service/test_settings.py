@@ -120,6 +120,8 @@ def test_every_setting_may_be_a_file(tmp_path: Path) -> None:
         "KEELSON_POOL_SIZE": "3",
         "KEELSON_ACQUIRE_TIMEOUT_S": "1.5",
         "KEELSON_STATEMENT_TIMEOUT_S": "1.5",
+        "KEELSON_RATE_LIMIT_PER_S": "1.5",
+        "KEELSON_RATE_BURST": "3",
         "KEELSON_RECEIVE_DEADLINE_S": "1.5",
         "KEELSON_BODY_DEADLINE_S": "1.5",
         "KEELSON_DRAIN_DELAY_S": "1.5",

@@ -18,6 +18,7 @@ from keelson.service.epoch import Epoch
 from keelson.service.health import DATABASE_CHECKS, Check, run_checks
 from keelson.service.json import JsonResponse
 from keelson.service.lifecycle import Lifecycle, background
+from keelson.service.limits import RateLimits
 from keelson.service.loop_delay import keep_measuring
 from keelson.service.metrics import HttpMetrics, show_metrics, watch_service
 from keelson.service.openapi import Operation, build_openapi
@@ -82,15 +83,17 @@ class Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put the boundary in the place of Starlette's own layers, all of whose work it does."""
+        settings: Settings = self.state.settings
         return Boundary(
             self.router,
             authenticator=self.state.authenticator,
+            limits=RateLimits(self.name, per_s=settings.rate_limit_per_s, burst=settings.rate_burst),
             lifecycle=self.lifecycle,
             epoch=self.state.epoch,
             metrics=HttpMetrics(self.name),
             public=PUBLIC_PATHS,
             tokenless=self._tokenless,
-            body_deadline_s=self.state.settings.body_deadline_s,
+            body_deadline_s=settings.body_deadline_s,
         )
 
     def _standard_routes(self) -> list[Route]:

@@ -9,16 +9,13 @@ from keelson.access import Grants, Identity
 from keelson.access.tokens import is_token
 from keelson.events.envelope import Actor
 from keelson.log.database import Database
-from keelson.service.credentials import Caller, Credentials
+from keelson.service.credentials import Caller, Credentials, UnauthenticatedError
 from keelson.service.lifecycle import background
+from keelson.service.limits import GuessLimit
 from keelson.service.problems import unavailable
 
 OPERATOR = Caller(Identity(Actor("system", "operator"), "operator"), Grants(operator=True))
 NOBODY = Caller(Identity(Actor("system", "nobody"), "nobody"), Grants())
-
-
-class UnauthenticatedError(Exception):
-    """No credential, or not a good one; which of the two is not told."""
 
 
 class Authenticator(Protocol):
@@ -36,15 +33,17 @@ class Authenticator(Protocol):
 class BearerTokens:
     """Bearer tokens (RFC 6750): those of the vault, and the operator's of the settings if there is one."""
 
-    def __init__(self, operator_token: str = "") -> None:
+    def __init__(self, service: str, operator_token: str = "") -> None:
+        self._guesses = GuessLimit(service)
         self._operator_token = operator_token.encode()
         self.credentials: Credentials | None = None
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """Compare in constant time, or look up by hash, which tells nothing of the token by its time.
 
-        What has not the form of our tokens is refused without asking the database. Raises UnauthenticatedError,
-        Problem `unavailable`, and what the database's failures raise.
+        What has not the form of our tokens is refused without asking the database, which is asked for unknown ones no
+        more often than somebody who was set up wrongly would. Raises UnauthenticatedError, Problem `unavailable` or
+        `rate_limited`, and what the database's failures raise.
         """
         scheme, _, credential = (authorization or "").partition(" ")
         token = credential.strip()
@@ -59,10 +58,10 @@ class BearerTokens:
     async def _look_up(self, token: str) -> Caller:
         if self.credentials is None:
             raise unavailable("The service cannot tell yet who asks")
-        caller = await self.credentials.find(token)
-        if caller is None:
-            raise UnauthenticatedError
-        return caller
+        if self.credentials.knows(token):
+            return await self.credentials.get(token)
+        with self._guesses.looking_up():
+            return await self.credentials.get(token)
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
 """The boundary between HTTP and handlers: one pure ASGI middleware around all routes.
 
-It mints request ids, refuses large bodies and what is not authenticated, turns exceptions into problems, counts and
-logs. One class instead of one per concern, because every layer of ASGI costs each request; Starlette's own error
-layers are replaced by it. It never cancels a handler when its client goes away: a commit may be under way (F40).
+It mints request ids, refuses large bodies, what is not authenticated and who asks too often, turns exceptions into
+problems, counts and logs. One class instead of one per concern, because every layer of ASGI costs each request;
+Starlette's own error layers are replaced by it. It never cancels a handler when its client goes away: a commit may be
+under way (F40).
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from keelson.service.epoch import Epoch
 from keelson.service.exchange import Exchange, require_body_size
 from keelson.service.headers import read_header
 from keelson.service.lifecycle import Lifecycle
+from keelson.service.limits import RateLimits
 from keelson.service.metrics import HttpMetrics
 from keelson.service.problems import Problem, unavailable
 from keelson.service.refusal import problem_of
@@ -43,6 +45,7 @@ class Boundary:
         router: Router,
         *,
         authenticator: Authenticator,
+        limits: RateLimits,
         lifecycle: Lifecycle,
         epoch: Epoch,
         metrics: HttpMetrics,
@@ -52,6 +55,7 @@ class Boundary:
     ) -> None:
         self._router = router
         self._authenticator = authenticator
+        self._limits = limits
         self._lifecycle = lifecycle
         self._epoch = epoch
         self._metrics = metrics
@@ -116,7 +120,9 @@ class Boundary:
         if len(found) < len(headers):  # something is repeated
             credential = read_header(headers, b"authorization")
         authorization = None if credential is None else credential.decode("latin-1")
-        return await self._authenticator.authenticate(authorization)
+        caller = await self._authenticator.authenticate(authorization)
+        self._limits.spend(caller.identity.actor, is_operator=caller.grants.operator)
+        return caller
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")

@@ -43,6 +43,10 @@ _FOLDS: dict[str, type[Access]] = {
 }
 
 
+class UnauthenticatedError(Exception):
+    """No credential, or not a good one; which of the two is not told."""
+
+
 class Caller(msgspec.Struct, frozen=True):
     """Who asks, and what they may as far as is known: for commands the handler's own read set has the last word."""
 
@@ -101,6 +105,17 @@ class Credentials:
         if caller is not None:
             self._used[caller.identity.credential_id] = self._now()
         return caller
+
+    async def get(self, token: str) -> Caller:
+        """Give the caller that a token stands for, likewise. Raises UnauthenticatedError."""
+        caller = await self.find(token)
+        if caller is None:
+            raise UnauthenticatedError
+        return caller
+
+    def knows(self, token: str) -> bool:
+        """Whether a token was good when it was last asked about."""
+        return hash_token(token) in self._known
 
     async def run(self) -> None:
         """Write down when credentials were last used, every few seconds, until cancelled.

@@ -16,7 +16,7 @@ _REF = "#/components/schemas/{name}"
 
 # Codes that the boundary may give at any path.
 EVERYWHERE = ("not_found", "headers_too_large", "too_large", "internal")
-_GUARDED = ("unauthenticated", "unavailable")
+_GUARDED = ("unauthenticated", "rate_limited", "unavailable")
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

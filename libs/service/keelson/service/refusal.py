@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 from keelson.events.registry import UnknownEventError
 from keelson.log.database import UNAVAILABLE
-from keelson.service.authentication import UnauthenticatedError
+from keelson.service.credentials import UnauthenticatedError
 from keelson.service.lifecycle import leaves_of
 from keelson.service.problems import Problem, unavailable
 

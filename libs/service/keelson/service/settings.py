@@ -39,6 +39,15 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     ] = 10
     acquire_timeout_s: Annotated[Seconds, Meta(description="wait for one of the pool's connections")] = 2.0
     statement_timeout_s: Annotated[Seconds, Meta(description="what a statement may take")] = 5.0
+    rate_limit_per_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="requests a second that each replica takes of an actor that is no operator; 0 is no limit",
+        ),
+    ] = 50.0
+    rate_burst: Annotated[int, Meta(ge=1, le=1_000_000, description="of them, how many at once after a pause")] = 200
     receive_deadline_s: Annotated[Seconds, Meta(description="what a request's head may take to arrive")] = 10.0
     body_deadline_s: Annotated[Seconds, Meta(description="what a request's body may take to arrive")] = 10.0
     drain_delay_s: Annotated[

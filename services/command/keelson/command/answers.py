@@ -66,14 +66,22 @@ def limit_that_refused(tx: Transaction, results: Results, over: OverLimit) -> Se
 
     The append knows what the scope would hold after all of them; what later commands took comes off that. A request
     that frees in the scope as well gets the last one that is passed in the end: how much it frees, only the log knows.
+    Its refusal is told how much it would have been.
     """
     ends = [*accumulate(count for _, count in results)]
     limits = [each for each in tx.limits if each.limit.scope == over.scope]
     for each in limits:
         later = _kept_after(tx, over.scope, ends[each.command_index])
-        if _is_over(each, over.held - len(later), over.amount - sum(later)):
-            return each
-    return next(each for each in reversed(limits) if _is_over(each, over.held, over.amount))
+        held, amount = over.held - len(later), over.amount - sum(later)
+        if _is_over(each, held, amount):
+            return _tell(each, held, amount)
+    last = next(each for each in reversed(limits) if _is_over(each, over.held, over.amount))
+    return _tell(last, over.held, over.amount)
+
+
+def _tell(each: SetLimit, held: int, amount: int) -> SetLimit:
+    is_of_keys = each.limit.held is not None and held > each.limit.held
+    return each._replace(refusal=each.refusal.told(held if is_of_keys else amount))
 
 
 def _kept_after(tx: Transaction, scope: str, event: int) -> list[int]:

@@ -31,7 +31,7 @@ def build_app(settings: CommandSettings) -> Application:
         name=NAME,
         settings=settings,
         routes=ROUTES,
-        authenticator=BearerTokens(settings.operator_token),
+        authenticator=BearerTokens(NAME, settings.operator_token),
         lifespan=open_resources,
         operations=OPERATIONS,
         tokenless=TOKENLESS,

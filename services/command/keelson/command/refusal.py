@@ -11,6 +11,10 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure
         # Which of a request's commands was refused, if it is one's; set by whoever runs them.
         self.command_index: int | None = None
 
+    def told(self, found: int) -> "Refusal":  # noqa: ARG002 - for those that tell it
+        """Give the refusal of a limit once the append has told what its scope would hold: keys, or an amount."""
+        return self
+
 
 class Denial(Refusal):
     """The command is refused to whoever sent it: confirmed too, but whatever its key's answer was, it is not given."""

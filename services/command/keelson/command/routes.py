@@ -14,7 +14,7 @@ from keelson.command.registry import HANDLERS
 from keelson.command.requests import Bundle, read_bundle, read_command, require_no_parameters
 from keelson.command.submission import BUNDLE, Answer, EventReference, PartAnswer, Submission
 from keelson.log.append import AppendUnavailableError
-from keelson.service.authentication import UnauthenticatedError
+from keelson.service.credentials import UnauthenticatedError
 from keelson.service.headers import require_known
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation

@@ -53,7 +53,7 @@ def build_app(settings: ProjectorSettings) -> Application:
         name=NAME,
         settings=settings,
         routes=[Route("/status", show_status, methods=["GET"])],
-        authenticator=BearerTokens(settings.operator_token),
+        authenticator=BearerTokens(NAME, settings.operator_token),
         lifespan=open_resources,
         readiness=READINESS,
         operations=[STATUS],

@@ -36,7 +36,7 @@ def build_app(settings: QuerySettings) -> Application:
         name=NAME,
         settings=settings,
         routes=[*routes_of(endpoints), *not_built_routes(NOT_BUILT_PATHS)],
-        authenticator=BearerTokens(settings.operator_token),
+        authenticator=BearerTokens(NAME, settings.operator_token),
         lifespan=open_resources,
         readiness=CHECKS,
         operations=[endpoint.operation for endpoint in endpoints],

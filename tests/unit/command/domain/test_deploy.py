@@ -142,7 +142,7 @@ def test_in_a_bundle_an_environment_is_made_deployed_and_scaled() -> None:
     ).then(
         (ENV, EnvCreated(name="production")),
         *deploys(DEPLOY, RELEASE, 1, web=times(1, WEB), jobs=times(1, JOBS)),
-        (ENV, EnvScaled(replicas={"web": 2, "jobs": 1})),
+        (ENV, EnvScaled(replicas={"web": 2, "jobs": 1}, memory_bytes=2 * 1 + 1 * 2)),
         superseded(DEPLOY, NEXT_DEPLOY),
         *deploys(NEXT_DEPLOY, NEXT_RELEASE, 2, web=times(2, WEB), cron=times(1, CRON)),
     )

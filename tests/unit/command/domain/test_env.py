@@ -20,8 +20,13 @@ ENV_DELETED = (*ENV_EXISTS, (ENV, EnvDeleted()))
 PRODUCTION = CreateEnv(app_id=APP, name="production", env_id=ENV)
 
 
-def process(replicas: int) -> EnvProcess:
-    return EnvProcess(command=("x",), cpu_millis=250, memory_bytes=1, replicas=replicas)
+def process(replicas: int, memory_bytes: int) -> EnvProcess:
+    return EnvProcess(command=("x",), cpu_millis=250, memory_bytes=memory_bytes, replicas=replicas)
+
+
+def scaled_to(web: int, jobs: int) -> EnvScaled:
+    """Give the event; a replica of web needs 10 bytes, one of jobs 7."""
+    return EnvScaled(replicas={"web": web, "jobs": jobs}, memory_bytes=10 * web + 7 * jobs)
 
 
 RUNS_WEB_AND_JOBS: tuple[Fact, ...] = (
@@ -33,7 +38,7 @@ RUNS_WEB_AND_JOBS: tuple[Fact, ...] = (
             deploy_id=DEPLOY,
             release_id=RELEASE,
             release_number=1,
-            processes={"web": process(1), "jobs": process(1)},
+            processes={"web": process(1, 10), "jobs": process(1, 7)},
         ),
     ),
 )
@@ -102,21 +107,17 @@ def test_what_is_deleted_is_not_found() -> None:
 
 def test_scaling_names_some_processes_and_tells_the_whole() -> None:
     scaled = given(*RUNS_WEB_AND_JOBS).when(ScaleEnv(env_id=ENV, replicas={"web": 3}))
-    scaled.then((ENV, EnvScaled(replicas={"web": 3, "jobs": 1}))).answering(env_id=ENV)
+    scaled.then((ENV, scaled_to(3, 1))).answering(env_id=ENV)
 
 
 def test_scaling_goes_on_from_the_scale_before() -> None:
-    scaled = (ENV, EnvScaled(replicas={"web": 3, "jobs": 1}))
-    given(*RUNS_WEB_AND_JOBS, scaled).when(ScaleEnv(env_id=ENV, replicas={"jobs": 0})).then(
-        (ENV, EnvScaled(replicas={"web": 3, "jobs": 0}))
-    )
+    scaled = (ENV, scaled_to(3, 1))
+    given(*RUNS_WEB_AND_JOBS, scaled).when(ScaleEnv(env_id=ENV, replicas={"jobs": 0})).then((ENV, scaled_to(3, 0)))
 
 
 @pytest.mark.parametrize("replicas", [0, 1000])
 def test_nothing_and_a_thousand_are_scales(replicas: int) -> None:
-    given(*RUNS_WEB_AND_JOBS).when(ScaleEnv(env_id=ENV, replicas={"web": replicas})).then(
-        (ENV, EnvScaled(replicas={"web": replicas, "jobs": 1}))
-    )
+    given(*RUNS_WEB_AND_JOBS).when(ScaleEnv(env_id=ENV, replicas={"web": replicas})).then((ENV, scaled_to(replicas, 1)))
 
 
 def test_more_than_a_thousand_exceed_the_quota() -> None:
@@ -160,8 +161,8 @@ def test_in_a_bundle_each_change_is_an_event_of_its_own() -> None:
         SetEnvConfig(env_id=ENV, variables={"A": "1"}),
         RenameEnv(env_id=ENV, name="live"),
     ).then(
-        (ENV, EnvScaled(replicas={"web": 2, "jobs": 1})),
-        (ENV, EnvScaled(replicas={"web": 2, "jobs": 2})),
+        (ENV, scaled_to(2, 1)),
+        (ENV, scaled_to(2, 2)),
         (ENV, EnvConfigSet(variables={"A": "1"})),
         (ENV, EnvRenamed(name="live")),
     )

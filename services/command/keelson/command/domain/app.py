@@ -5,6 +5,7 @@ from typing import ClassVar
 import msgspec
 
 from keelson.command.domain.project import Project
+from keelson.command.domain.quota import limit_count
 from keelson.command.fields import AppId, Name, ProjectId
 from keelson.command.handlers import Command, Handler
 from keelson.command.refusal import Refusal
@@ -65,10 +66,11 @@ class AppResult(msgspec.Struct, frozen=True):
 
 
 async def create_app(tx: Transaction, command: CreateApp) -> AppResult:
-    """Create it, in a live project."""
+    """Create it, in a live project of an organisation that may have one more."""
     project = await tx.get(Project, command.project_id)
     app_id = await tx.new_id(App, command.app_id)
     ids = msgspec.structs.replace(project.ids, app_id=app_id)
+    await limit_count(tx, ids.org_id, "apps")
     tx.create(App, app_id, ids, AppCreated(name=command.name))
     return AppResult(app_id)
 

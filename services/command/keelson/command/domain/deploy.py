@@ -6,6 +6,7 @@ import msgspec
 
 from keelson.command.domain.deploy_state import TRANSITIONS, Deploy, supersede_open
 from keelson.command.domain.env import Env
+from keelson.command.domain.quota import Wanted, limit_wanted
 from keelson.command.domain.release import Release, ports_of
 from keelson.command.domain.route import Route
 from keelson.command.fields import DeployId, EnvId, ReleaseId, Text
@@ -46,12 +47,14 @@ class DeployResult(msgspec.Struct, frozen=True):
 
 
 async def create_deploy(tx: Transaction, command: CreateDeploy) -> DeployResult:
-    """Queue it and set the environment's release, at once, unless that would break a route."""
+    """Queue it and set the environment's release, at once, unless that would break a route or a quota."""
     env = await tx.get(Env, command.env_id)
     release = await tx.get(Release, command.release_id)
     if release.ids.app_id != env.ids.app_id:
         raise Refusal("wrong_app", f"release {release.id} is of another app than environment {env.id}")
     await _require_unbroken(tx, env, release)
+    processes = _scaled(release, env)
+    await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=Wanted.of(processes.values()))
     deploy_id = await tx.new_id(Deploy, command.deploy_id)
     await supersede_open(tx, env.state.deploy_id, f"deploy {deploy_id} took its place")
     number = release.state.number
@@ -59,9 +62,7 @@ async def create_deploy(tx: Transaction, command: CreateDeploy) -> DeployResult:
     tx.create(Deploy, deploy_id, env.ids, created)
     tx.append(
         env,
-        EnvReleaseSet(
-            deploy_id=deploy_id, release_id=release.id, release_number=number, processes=_scaled(release, env)
-        ),
+        EnvReleaseSet(deploy_id=deploy_id, release_id=release.id, release_number=number, processes=processes),
     )
     return DeployResult(deploy_id)
 

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from keelson.command.domain.app import App
 from keelson.command.domain.deploy_state import supersede_open
+from keelson.command.domain.quota import Wanted, limit_count, limit_wanted
 from keelson.command.domain.release import ports_of
 from keelson.command.fields import AppId, EnvId, Name, ProcessName, Text, VariableName
 from keelson.command.handlers import Command, Handler
@@ -22,7 +23,7 @@ MAX_REPLICAS = 1000
 
 
 class Env(State, frozen=True, kw_only=True):
-    """An environment; `replicas` and `ports` name every process of its release."""
+    """An environment; `replicas`, `memory_bytes` (of one replica) and `ports` name every process of its release."""
 
     aggregate_type: ClassVar[str] = "env"
     noun: ClassVar[str] = "environment"
@@ -30,8 +31,14 @@ class Env(State, frozen=True, kw_only=True):
     name: str
     deploy_id: str | None = None
     replicas: dict[str, int] = {}
+    memory_bytes: dict[str, int] = {}
     ports: dict[str, tuple[str, ...]] = {}
     variables: dict[str, str] = {}
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it wants of its organisation's quotas."""
+        return Wanted.scaled(self.replicas, self.memory_bytes)
 
     @classmethod
     def evolve(cls, state: "Env | None", event: Event) -> "Env":
@@ -48,8 +55,13 @@ class Env(State, frozen=True, kw_only=True):
             case Env(), EnvConfigSet(variables=variables):
                 return msgspec.structs.replace(state, variables=variables)
             case Env(), EnvReleaseSet(deploy_id=deploy_id, processes=processes):
-                replicas = {name: process.replicas for name, process in processes.items()}
-                return msgspec.structs.replace(state, deploy_id=deploy_id, replicas=replicas, ports=ports_of(processes))
+                return msgspec.structs.replace(
+                    state,
+                    deploy_id=deploy_id,
+                    replicas={name: process.replicas for name, process in processes.items()},
+                    memory_bytes={name: process.memory_bytes for name, process in processes.items()},
+                    ports=ports_of(processes),
+                )
             case _:
                 raise TypeError(f"not an event of this environment: {event.event_type}")
 
@@ -96,9 +108,10 @@ class EnvResult(msgspec.Struct, frozen=True):
 
 
 async def create_env(tx: Transaction, command: CreateEnv) -> EnvResult:
-    """Create it, in a live app."""
+    """Create it, in a live app of an organisation that may have one more."""
     app = await tx.get(App, command.app_id)
     env_id = await tx.new_id(Env, command.env_id)
+    await limit_count(tx, app.ids.org_id, "envs")
     tx.create(Env, env_id, msgspec.structs.replace(app.ids, env_id=env_id), EnvCreated(name=command.name))
     return EnvResult(env_id)
 
@@ -122,7 +135,7 @@ async def delete_env(tx: Transaction, command: DeleteEnv) -> EnvResult:
 
 
 async def scale_env(tx: Transaction, command: ScaleEnv) -> EnvResult:
-    """Scale processes of its release, unless they are so."""
+    """Scale processes of its release, unless they are so or its organisation may not have so many."""
     env = await tx.get(Env, command.env_id)
     for process, wanted in command.replicas.items():
         if process not in env.state.replicas:
@@ -131,7 +144,9 @@ async def scale_env(tx: Transaction, command: ScaleEnv) -> EnvResult:
             raise Refusal("quota_exceeded", f"{process} may have at most {MAX_REPLICAS} replicas, {wanted} are wanted")
     replicas = env.state.replicas | command.replicas
     if replicas != env.state.replicas:
-        tx.append(env, EnvScaled(replicas=replicas))
+        after = Wanted.scaled(replicas, env.state.memory_bytes)
+        await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=after)
+        tx.append(env, EnvScaled(replicas=replicas, memory_bytes=after.memory_bytes))
     return EnvResult(env.id)
 
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 import msgspec
 
 from keelson.command.domain.org import Org
+from keelson.command.domain.quota import limit_count
 from keelson.command.fields import Name, OrgId, ProjectId
 from keelson.command.handlers import Command, Handler
 from keelson.command.refusal import Refusal
@@ -65,10 +66,11 @@ class ProjectResult(msgspec.Struct, frozen=True):
 
 
 async def create_project(tx: Transaction, command: CreateProject) -> ProjectResult:
-    """Create it, in a live org."""
+    """Create it, in a live org that may have one more."""
     org = await tx.get(Org, command.org_id)
     project_id = await tx.new_id(Project, command.project_id)
     ids = msgspec.structs.replace(org.ids, project_id=project_id)
+    await limit_count(tx, org.id, "projects")
     tx.create(Project, project_id, ids, ProjectCreated(name=command.name))
     return ProjectResult(project_id)
 
