@@ -229,9 +229,9 @@ async def test_what_is_wrong_with_one_is_pointed_at(world: World, replica: Repli
     invalid = await replica.bundle(good, part("org.create", name="Acme"))
     refused(invalid, 400, "invalid", 1)
     assert [error["pointer"] for error in invalid.body["errors"]] == ["/commands/1/data/name"]
-    not_built = await replica.bundle(good, part("org.create", name="x", owner_email="a@b"))
-    refused(not_built, 400, "not_supported", 1)
-    assert [error["pointer"] for error in not_built.body["errors"]] == ["/commands/1/data/owner_email"]
+    unfit = await replica.bundle(good, part("org.create", name="x", owner_email="a@b"))
+    refused(unfit, 400, "invalid", 1)
+    assert [error["pointer"] for error in unfit.body["errors"]] == ["/commands/1/data/owner_email"]
     refused(await replica.bundle(good, part("org.destroy")), 404, "unknown_command", 1)
     refused(await replica.bundle(good, part("org.create", name="x", if_match=1)), 400, "invalid", 1)
     shape = await replica.bundle(good, {**good, "date": {}})

@@ -139,6 +139,20 @@ async def test_every_command_works(replica: Replica) -> None:
 
     org_id = (await do("org.create", name="acme"))["org_id"]
     await do("org.rename", org_id=org_id, name="umbrella")
+    await do("org.set_quota", org_id=org_id, quota={"apps": 3})
+    await do("org.add_member", org_id=org_id, email="grace@acme.example", role="owner")
+    added = await do("org.add_member", org_id=org_id, email="ada@acme.example", role="admin", name="Ada")
+    member = {"org_id": org_id, "member_id": added["member_id"]}
+    await do("org.change_member_role", **member, role="owner")
+    issued = await do("org.issue_credential", **member, expires_at="2100-01-01T00:00:00Z")
+    await do("org.revoke_credential", **member, credential_id=issued["credential_id"])
+    await do("org.remove_member", **member)
+    await do("org.erase_member", **member)
+    principal_id = (await do("principal.create", org_id=org_id, name="ci", scopes=["apps:read"]))["principal_id"]
+    await do("principal.set_scopes", principal_id=principal_id, scopes=["apps:read", "deploys:write"])
+    issued = await do("principal.issue_credential", principal_id=principal_id)
+    await do("principal.revoke_credential", principal_id=principal_id, credential_id=issued["credential_id"])
+    await do("principal.delete", principal_id=principal_id)
     project_id = (await do("project.create", org_id=org_id, name="web"))["project_id"]
     await do("project.rename", project_id=project_id, name="site")
     app_id = (await do("app.create", project_id=project_id, name="shop"))["app_id"]

@@ -101,6 +101,18 @@ class Caller:
 _MAKE: dict[str, Callable[[Caller], dict[str, Any]]] = {
     "org.create": lambda c: {"org_id": c.any("org"), "name": c.name()},
     "org.rename": lambda c: {"org_id": c.an("org"), "name": c.name()},
+    "org.set_quota": lambda c: {"org_id": c.an("org"), "quota": {"apps": c.number(3)}},
+    "principal.create": lambda c: {
+        "principal_id": c.any("principal"),
+        "org_id": c.an("org"),
+        "name": c.name(),
+        "scopes": ["apps:read"],
+    },
+    "principal.set_scopes": lambda c: {
+        "principal_id": c.any("principal"),
+        "scopes": ["apps:read", "apps:write"][: c.number(2) + 1],
+    },
+    "principal.delete": lambda c: {"principal_id": c.any("principal")},
     "project.create": lambda c: {"project_id": c.any("project"), "org_id": c.an("org"), "name": c.name()},
     "project.rename": lambda c: {"project_id": c.an("project"), "name": c.name()},
     "app.create": lambda c: {"app_id": c.any("app"), "project_id": c.an("project"), "name": c.name()},

@@ -42,7 +42,7 @@ _ANCESTORS = {
     "node": (),
     "instance": ("org_id", "project_id", "app_id", "env_id", "node_id"),
 }
-_PARENTS = {"org": None, "project": "org_id", "app": "project_id", "env": "app_id"}
+_PARENTS = {"org": None, "principal": "org_id", "project": "org_id", "app": "project_id", "env": "app_id"}
 # What a row has before any event says otherwise.
 _INITIAL: dict[str, dict[str, Any]] = {
     "org": {"quota": {}},
@@ -118,12 +118,13 @@ def faults_of_log(events: Iterable[Event]) -> list[str]:
 
 
 def faults_of_rules(events: Iterable[Event]) -> list[str]:
-    """Name every breach of a rule across aggregates: names held twice, numbers with gaps, open deploys, lost routes."""
+    """Name every breach of a rule: names held twice, numbers with gaps, open deploys, lost routes, lost owners."""
     faults: list[str] = []
     names: dict[Any, dict[str, str]] = defaultdict(dict)
     numbers: Counter[str] = Counter()
     opened: dict[str, set[str]] = defaultdict(set)
     routed: dict[str, Routed] = defaultdict(Routed)
+    events = list(events)
     for event in events:
         aggregate, _, what = event["type"].partition(".")
         payload = json.loads(event["payload"])
@@ -145,7 +146,40 @@ def faults_of_rules(events: Iterable[Event]) -> list[str]:
                 faults.append(f"{event['env_id']} has the open deploys {sorted(deploys)}")
         if aggregate in ("env", "route"):
             faults += routed[event["env_id"]].faults_after(event, payload)
-    return faults
+    return faults + _faults_of_members(each for each in events if each["type"].startswith("org."))
+
+
+def _faults_of_members(events: Iterable[Event]) -> list[str]:
+    members: dict[str, Members] = defaultdict(Members)
+    return [fault for event in events for fault in members[event["org_id"]].faults_after(event)]
+
+
+class Members:
+    """An organisation: its members, each with the person and the role."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, tuple[str, str]] = {}
+        self._had_owner = False
+
+    def faults_after(self, event: Event) -> list[str]:
+        """Follow an event of the organisation; name whoever is in it twice, and say if it has lost its last owner."""
+        payload = json.loads(event["payload"])
+        own = payload.get("member_id", "")
+        match event["type"].partition(".")[2]:
+            case "member_added":
+                self._members[own] = (payload["person_id"], payload["role"])
+            case "member_role_changed":
+                self._members[own] = (self._members[own][0], payload["role"])
+            case "member_removed":
+                del self._members[own]
+            case "credential_issued" if own not in self._members:
+                return [f"{own} has a credential and is no member, at {event['position']}"]
+        people = Counter(person_id for person_id, _ in self._members.values())
+        has_owner = any(role == "owner" for _, role in self._members.values())
+        self._had_owner = self._had_owner or has_owner
+        faults = [f"{person} is in {event['org_id']} twice" for person, times in people.items() if times > 1]
+        lost = self._had_owner and not has_owner
+        return faults + ([f"{event['org_id']} has lost its last owner at {event['position']}"] if lost else [])
 
 
 class Routed:

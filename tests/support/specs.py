@@ -36,8 +36,9 @@ from keelson.log.confirm import ScopeState
 from keelson.log.decision import CredentialKind, CredentialRow, OverLimit, Person, ReadSet
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 
-Fact = tuple[str, Event] | tuple[str, Event, dict[str, str]]
+Fact = tuple[str, Event] | tuple[str, Event, Mapping[str, str | None]]
 
 
 def id_of(prefix: str, number: int = 1) -> AggregateId:
@@ -63,7 +64,7 @@ RELEASE, DEPLOY, ROUTE = map(id_of, ("release", "deploy", "route"))
 
 # Under whom the aggregates of the family stand: all that come before in this order.
 _ANCESTRY = {"org_id": ORG, "project_id": PROJECT, "app_id": APP, "env_id": ENV}
-_DEPTH = {"org": 1, "project": 2, "app": 3, "env": 4, "release": 3, "deploy": 4, "route": 4}
+_DEPTH = {"org": 1, "project": 2, "app": 3, "env": 4, "release": 3, "deploy": 4, "route": 4, "principal": 1}
 
 ORG_EXISTS: tuple[Fact, ...] = ((ORG, OrgCreated(name="acme")),)
 PROJECT_EXISTS: tuple[Fact, ...] = (*ORG_EXISTS, (PROJECT, ProjectCreated(name="web")))
@@ -281,6 +282,12 @@ class Outcome:
         """Expect the last command's result."""
         assert msgspec.to_builtins(self._results[-1]) == result
         return self
+
+    def last_event(self, event_type: type[E]) -> E:
+        """Give the last event, which must be of this type."""
+        event = self._tx.events[-1].event
+        assert isinstance(event, event_type)
+        return event
 
     def taking(self, *keys: tuple[str, str]) -> "Outcome":
         """Expect these claims, scope and key: that nobody else holds them is the append's to see."""

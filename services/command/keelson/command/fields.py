@@ -1,11 +1,13 @@
 """The types of commands' fields: what a published schema can state is refused by it, before any handler runs."""
 
+from datetime import datetime
 from functools import cache
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from keelson.access.scopes import COLLECTIONS
 from keelson.events.ids import id_pattern
 
 _LABEL = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"
@@ -28,7 +30,30 @@ Hostname = Annotated[
     ),
 ]
 
+# What HTML takes for an e-mail address (WHATWG, 4.10.5.1.5), with RFC 5321's lengths (4.5.3.1) and a domain of two
+# labels or more. ASCII alone, so that lower case is the same everywhere.
+Email = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_HOST_LABEL}(\.{_HOST_LABEL})+$(?!\n)",
+        max_length=254,
+        description="an e-mail address; it names the same person in upper and lower case",
+    ),
+]
+PersonName = Annotated[str, Meta(min_length=1, max_length=200)]
+Scope = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(\*|operator|({'|'.join(COLLECTIONS)}):(read|write))$(?!\n)",
+        description="what it may do; * is all that an admin may, operator everything on the platform",
+    ),
+]
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with its offset")]
+
 OrgId = Annotated[str, Meta(pattern=id_pattern("org"))]
+MemberId = Annotated[str, Meta(pattern=id_pattern("member"))]
+PrincipalId = Annotated[str, Meta(pattern=id_pattern("principal"))]
+CredentialId = Annotated[str, Meta(pattern=id_pattern("credential"))]
 ProjectId = Annotated[str, Meta(pattern=id_pattern("project"))]
 AppId = Annotated[str, Meta(pattern=id_pattern("app"))]
 EnvId = Annotated[str, Meta(pattern=id_pattern("env"))]

@@ -29,7 +29,6 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     result: type[msgspec.Struct]
     target: str | None = None
     needs_reason: bool = False
-    not_built: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

@@ -9,14 +9,14 @@ from starlette.requests import Request
 
 from keelson.access import Identity
 from keelson.access.rights import ENROLLING
-from keelson.command.handlers import Command, Handler
+from keelson.command.handlers import Handler
 from keelson.command.headers import CommandHeaders, read_command_headers
 from keelson.command.registry import HANDLERS
 from keelson.command.submission import BUNDLE, Part, Submission
 from keelson.log.decision import Context
 from keelson.service.credentials import Caller
 from keelson.service.json import decode_json, read_body, require_json
-from keelson.service.problems import FieldError, Problem
+from keelson.service.problems import Problem
 from keelson.service.validation import convert
 
 MAX_COMMANDS = 100
@@ -41,7 +41,7 @@ async def read_command(request: Request) -> tuple[Submission, CommandHeaders]:
     handler = _handler_named(request.path_params["name"])
     headers = _read_headers(request)
     require_json(request.scope["headers"])
-    command = _convert(handler, decode_json(await read_body(request)), at="")
+    command = convert(decode_json(await read_body(request)), handler.command)
     _require_reason(handler, headers)
     part = Part(handler, command, headers.if_match)
     _require_target(part, "If-Match")
@@ -62,7 +62,7 @@ async def read_bundle(request: Request) -> tuple[Submission, CommandHeaders]:
 def _read_part(index: int, bundled: BundledCommand, headers: CommandHeaders) -> Part:
     try:
         handler = _handler_named(bundled.name)
-        command = _convert(handler, bundled.data, at=f"/commands/{index}/data")
+        command = convert(bundled.data, handler.command, at=f"/commands/{index}/data")
         _require_reason(handler, headers)
         part = Part(handler, command, bundled.if_match)
         _require_target(part, "if_match")
@@ -120,18 +120,6 @@ def _handler_named(name: str) -> Handler:
     if handler is None:
         raise Problem("unknown_command", f"There is no command {name}")
     return handler
-
-
-def _convert(handler: Handler, data: Any, *, at: str) -> Command:
-    for field in handler.not_built:
-        if isinstance(data, dict) and field in data:
-            pointer = f"{at}/{field}"
-            raise Problem(
-                "not_supported",
-                f"The field {field} of {handler.name} is not built yet",
-                errors=[FieldError(pointer, "not built yet")],
-            )
-    return convert(data, handler.command, at=at)
 
 
 def _require_reason(handler: Handler, headers: CommandHeaders) -> None:

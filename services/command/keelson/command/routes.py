@@ -28,6 +28,9 @@ RULES = (
     declare_rule("wrong_app", "The release and the environment are of different apps"),
     declare_rule("unknown_process", "The release has no such process"),
     declare_rule("unknown_port", "The process has no such port"),
+    declare_rule("last_owner", "It is the only owner of its organisation"),
+    declare_rule("bad_expiry", "The expiry is not in the future, or too far in it"),
+    declare_rule("wrong_scope", "The scope is not one for this principal"),
     declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),
 )
 

@@ -1,7 +1,8 @@
 """The rules of organisations."""
 
-from keelson.command.domain.org import CreateOrg, RenameOrg
-from keelson.events.org import OrgCreated, OrgRenamed
+from keelson.command.domain.org import CreateOrg, QuotaFields, RenameOrg, SetOrgQuota
+from keelson.events.org import OrgCreated, OrgMemberAdded, OrgQuotaSet, OrgRenamed, Quota
+from keelson.log.decision import Person
 from support.specs import ORG, ORG_EXISTS, given, id_of, minted
 
 
@@ -20,6 +21,30 @@ def test_an_id_that_exists_is_taken() -> None:
 
 def test_its_name_is_taken_on_the_platform() -> None:
     given().when(CreateOrg(name="acme", org_id=ORG)).taking(("org.name", "acme"))
+
+
+def test_it_is_created_with_its_first_owner_whose_e_mail_is_in_the_vault_alone() -> None:
+    person, member = minted("person", 1), minted("member", 2)
+    given().when(CreateOrg(name="acme", org_id=ORG, owner_email="ada@acme.example")).then(
+        (ORG, OrgCreated(name="acme")), (ORG, OrgMemberAdded(member_id=member, person_id=person, role="owner"))
+    ).people(Person(person, "ada@acme.example", None)).answering(org_id=ORG, member_id=member)
+
+
+def test_its_first_owner_may_be_known_already() -> None:
+    person, member = id_of("person"), minted("member", 1)
+    given().having({person: "Ada@acme.example"}).when(
+        CreateOrg(name="acme", org_id=ORG, owner_email="ada@ACME.example")
+    ).then(
+        (ORG, OrgCreated(name="acme")), (ORG, OrgMemberAdded(member_id=member, person_id=person, role="owner"))
+    ).people()
+
+
+def test_a_quota_is_set_as_a_whole() -> None:
+    three = given(*ORG_EXISTS).when(SetOrgQuota(org_id=ORG, quota=QuotaFields(apps=3, envs=4)))
+    three.then((ORG, OrgQuotaSet(quota=Quota(apps=3, envs=4)))).answering(org_id=ORG)
+    limited = (*ORG_EXISTS, (ORG, OrgQuotaSet(quota=Quota(apps=3, envs=4))))
+    given(*limited).when(SetOrgQuota(org_id=ORG, quota=QuotaFields(apps=3, envs=4))).then_nothing()
+    given(*limited).when(SetOrgQuota(org_id=ORG, quota=QuotaFields())).then((ORG, OrgQuotaSet(quota=Quota())))
 
 
 def test_renaming_exchanges_the_name() -> None:
