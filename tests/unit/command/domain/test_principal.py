@@ -89,7 +89,7 @@ def test_an_organisation_must_be_there() -> None:
         ("owner", ("members:write", "principals:write"), True),
         ("admin", ("*",), False),
         ("admin", ("members:write", "principals:write", "org:write"), True),
-        ("developer", ("deploys:write",), True),
+        ("developer", ("deploys:write",), False),
         ("developer", ("members:write",), False),
     ],
 )
