@@ -8,7 +8,7 @@ from keelson.command.domain.org import Org
 from keelson.command.domain.people import known_person
 from keelson.command.fields import CredentialId, Email, MemberId, OrgId, PersonName, Time
 from keelson.command.handlers import Command, Handler
-from keelson.command.refusal import Refusal, not_found
+from keelson.command.refusal import Denial, Refusal, not_found
 from keelson.command.state import Aggregate
 from keelson.command.transaction import Transaction
 from keelson.events.org import (
@@ -164,7 +164,7 @@ def _remove(tx: Transaction, org: Aggregate[Org], member_id: str) -> Aggregate[O
 def _require_cover(tx: Transaction, role: Role) -> None:
     """Refuse to act on a role, or to give it, for whoever has less: only owners make, unmake and act on owners."""
     if not tx.grants.covers_role(role):
-        raise Refusal("forbidden", f"the role {role} is beyond what you may give or act on")
+        raise Denial("forbidden", f"the role {role} is beyond what you may give or act on")
 
 
 def _require_another_owner(org: Aggregate[Org], member_id: str) -> None:

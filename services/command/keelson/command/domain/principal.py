@@ -12,7 +12,7 @@ from keelson.command.domain.credentials import CredentialResult, IssuedResult, f
 from keelson.command.domain.org import Org
 from keelson.command.fields import CredentialId, Name, OrgId, PrincipalId, Scope, Time
 from keelson.command.handlers import Command, Handler
-from keelson.command.refusal import Refusal, not_found
+from keelson.command.refusal import Denial, Refusal, not_found
 from keelson.command.state import State
 from keelson.command.transaction import Transaction
 from keelson.events import Event, Ids
@@ -154,7 +154,7 @@ def _fitting(ids: Ids, scopes: list[str]) -> tuple[str, ...]:
 def _require_cover(tx: Transaction, scopes: tuple[str, ...]) -> None:
     """Refuse to give scopes, or to act on a principal that has them, to whoever has less."""
     if not tx.grants.covers(scopes):
-        raise Refusal("forbidden", "a principal has no more scopes than who makes it, changes it or acts on it")
+        raise Denial("forbidden", "a principal has no more scopes than who makes it, changes it or acts on it")
 
 
 HANDLERS = (
