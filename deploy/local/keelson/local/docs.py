@@ -14,6 +14,8 @@ from keelson.events import REGISTRY, ClaimChange, Envelope, Event, Ids, Release
 from keelson.events import schema as event_schema
 from keelson.events.registry import MODULES, events_of
 from keelson.events.schema import file_stem, schema_of
+from keelson.local.access_document import DOCUMENT as ACCESS
+from keelson.local.access_document import access_document
 from keelson.local.dashboard import DASHBOARD, dashboard_text
 from keelson.local.errors import LocalError
 from keelson.local.settings_document import DOCUMENT as SETTINGS
@@ -55,6 +57,7 @@ def main() -> None:
     write_schemas(SCHEMAS)
     DOCUMENT.write_text(events_document(), encoding="utf-8")
     SETTINGS.write_text(settings_document(), encoding="utf-8")
+    ACCESS.write_text(access_document(), encoding="utf-8")
     DASHBOARD.write_text(dashboard_text(), encoding="utf-8")
 
 
