@@ -17,8 +17,8 @@ by hand. A test tries every row of it as everybody ([ADR 9](decisions/0009-who-m
 **Credentials.** `Authorization: Bearer kls_…`. A token is shown once, when it is issued; its SHA-256 is in the vault. A
 member of an organisation has credentials by `org.issue_credential`, a service principal by `principal.issue_credential`
 (several at once, for rotation with overlap, each with or without an end), a node by enrolling with a one-time token.
-The first operator is made by `keelson bootstrap`. Revoking one ends what it may at once for commands, and within a second
-for reads, on every replica. Where it was last used is told by `/v1/members/{id}/credentials` and
+The first operator is made by `keelson bootstrap`. Revoking one ends what it may at once for commands, and within a
+second for reads, on every replica. When it was last used is told by `/v1/members/{id}/credentials` and
 `/v1/principals/{id}/credentials`.
 
 **What may not be seen does not exist**: 404, as for what never was. What may be seen and not be acted on so is 403
@@ -43,8 +43,8 @@ def _roles() -> str:
     head = f"| collection | {' | '.join(SCOPES_OF_ROLE)} |\n|---|{'---|' * len(SCOPES_OF_ROLE)}\n"
     text = (
         "Scopes are `<collection>:read` and `<collection>:write`, and `*` for all that an admin may do; who may write "
-        "a collection may read it. A role contains scopes of its organisation. E-mails of members are told to those who "
-        "may write `members`, and to the member itself.\n"
+        "a collection may read it. A role contains scopes of its organisation. E-mails of members are told to those "
+        "who may write `members`, and to the member itself.\n"
     )
     return f"## Roles and scopes\n\n{text}\n{head}{''.join(rows)}"
 
