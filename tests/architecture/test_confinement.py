@@ -1,0 +1,51 @@
+"""Reads are confined in one place (ADR 9, ADR 10): nothing of the query service reads beside it."""
+
+import ast
+from collections.abc import Callable
+
+from support.repository import code_files, name_of, parse
+
+QUERY = "services/query/keelson/query/"
+
+# Where statements are run, and why that is not beside the one place.
+RUN_SQL = {
+    "reads.py": "views, by statements that the reach confines",
+    "people.py": "the vault, of rows that were within reach",
+    "heartbeats.py": "heartbeats, of rows that were within reach",
+    "uses.py": "last uses, of rows that were within reach",
+    "readiness.py": "whether the views are there, and nothing of them",
+}
+# Where the log is read.
+READ_THE_LOG = {
+    "audit.py": "filtered by the reach",
+    "history.py": "of an aggregate within reach",
+    "freshness.py": "its head alone",
+    "log_routes.py": "its types alone",
+}
+
+
+def test_statements_are_run_where_it_is_known_to_be_confined() -> None:
+    assert _modules_with(_runs_sql) <= RUN_SQL.keys()
+    assert "reads.py" in _modules_with(_runs_sql)
+
+
+def test_the_log_is_read_where_it_is_known_to_be_confined() -> None:
+    assert _modules_with(_reads_the_log) <= READ_THE_LOG.keys()
+    assert "audit.py" in _modules_with(_reads_the_log)
+
+
+def _modules_with(finds: Callable[[ast.AST], bool]) -> set[str]:
+    return {
+        name_of(path).removeprefix(QUERY)
+        for path in code_files()
+        if name_of(path).startswith(QUERY) and any(finds(node) for node in ast.walk(parse(path)))
+    }
+
+
+def _runs_sql(node: ast.AST) -> bool:
+    runs = {"fetch", "fetchrow", "fetchval", "execute", "executemany", "cursor", "copy_from_query"}
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in runs
+
+
+def _reads_the_log(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module in ("keelson.log.read", "keelson.log.tail")
