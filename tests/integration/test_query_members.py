@@ -2,11 +2,22 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from keelson.events import Ids
-from keelson.events.org import OrgCreated, OrgMemberAdded, OrgMemberErased, OrgMemberRemoved, OrgQuotaSet, Quota
-from keelson.events.principal import PrincipalCreated
+from keelson.events.org import (
+    OrgCreated,
+    OrgCredentialIssued,
+    OrgCredentialRevoked,
+    OrgMemberAdded,
+    OrgMemberErased,
+    OrgMemberRemoved,
+    OrgQuotaSet,
+    Quota,
+)
+from keelson.events.principal import PrincipalCreated, PrincipalCredentialIssued, PrincipalDeleted
+from keelson.query.credential_routes import Credential
 from support.database import Database
 from support.query_world import ORG, Reader, World, make_id, open_world, served
 
@@ -129,3 +140,51 @@ async def test_an_organisations_row_has_its_quota(world: World, reader: Reader) 
     await world.append((ORG, OrgQuotaSet(quota=Quota(apps=3, memory_bytes=2**30))))
     await world.project()
     assert (await reader.get(f"/v1/orgs/{ORG}")).body["quota"] == {"apps": 3, "memory_bytes": 2**30}
+
+
+async def test_a_members_credentials_are_listed_with_their_last_use(world: World, reader: Reader) -> None:
+    first, second, third = (make_id("credential", number) for number in (1, 2, 3))
+    await world.append(
+        (ORG, OrgCredentialIssued(member_id=ADA, credential_id=first, expires_at=world.time_of(90))),
+        (ORG, OrgCredentialIssued(member_id=ADA, credential_id=second)),
+        (ORG, OrgCredentialIssued(member_id=GRACE, credential_id=third)),
+        (ORG, OrgCredentialRevoked(member_id=ADA, credential_id=second)),
+    )
+    await world.owner.execute("INSERT INTO ops.last_uses VALUES ($1, $2)", first, world.time_of(50))
+    await world.project()
+
+    answer = await reader.get(f"/v1/members/{ADA}/credentials")
+    assert (answer.status, answer.body["next"], answer.body["position"]) == (200, None, world.head)
+    used, revoked = msgspec.convert(answer.body["items"], list[Credential])
+    assert (used.credential_id, used.issued_at, used.revoked_at) == (first, world.time_of(7), None)
+    assert (used.expires_at, used.last_used_at) == (world.time_of(90), world.time_of(50))
+    assert (revoked.credential_id, revoked.expires_at, revoked.last_used_at) == (second, None, None)
+    assert revoked.revoked_at == world.time_of(10)
+
+    paged = await reader.get_all(f"/v1/members/{ADA}/credentials", limit=1)
+    assert paged == answer.body["items"]
+
+
+async def test_credentials_end_with_their_holder(world: World, reader: Reader) -> None:
+    principal, credential = make_id("principal", 1), make_id("credential", 1)
+    await world.append(
+        (ORG, OrgCredentialIssued(member_id=ADA, credential_id=make_id("credential", 2))),
+        (ORG, OrgMemberRemoved(member_id=ADA)),
+    )
+    await world.append(
+        (principal, PrincipalCreated(name="ci", scopes=("apps:read",))),
+        (principal, PrincipalCredentialIssued(credential_id=credential)),
+        (principal, PrincipalDeleted()),
+    )
+    await world.project()
+    for path, ended_at in ((f"/v1/members/{ADA}", 8), (f"/v1/principals/{principal}", 11)):
+        [item] = (await reader.get(f"{path}/credentials")).body["items"]
+        assert msgspec.convert(item, Credential).revoked_at == world.time_of(ended_at)
+
+
+async def test_the_credentials_of_nobody_are_not_found(reader: Reader) -> None:
+    for path in (f"/v1/members/{make_id('member', 9)}", f"/v1/principals/{ADA}", "/v1/members/x"):
+        answer = await reader.get(f"{path}/credentials")
+        assert (answer.status, answer.code) == (404, "not_found"), path
+    assert (await reader.get(f"/v1/members/{GRACE}/credentials")).body["items"] == []
+    assert (await reader.get(f"/v1/members/{GRACE}/credentials", cursor="x")).code == "bad_cursor"

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from keelson.query.credential_routes import credential_endpoints
 from keelson.query.desired_routes import desired_endpoints
 from keelson.query.endpoints import not_built_routes, routes_of
 from keelson.query.freshness import Freshness
@@ -31,7 +32,7 @@ NOT_BUILT_PATHS = (
 
 def build_app(settings: QuerySettings) -> Application:
     """Make the service; nothing is opened before it is served."""
-    endpoints = [*view_endpoints(), *desired_endpoints(), *log_endpoints()]
+    endpoints = [*view_endpoints(), *credential_endpoints(), *desired_endpoints(), *log_endpoints()]
     return create_app(
         name=NAME,
         settings=settings,

@@ -36,7 +36,7 @@ T = TypeVar("T")
 # More processes than any release may have.
 _ALL = 10_000
 
-_PROBLEMS = ("invalid", "not_supported", "cursor_expired", "not_yet")
+PROBLEMS = ("invalid", "not_supported", "cursor_expired", "not_yet")
 
 
 class ViewPage(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -73,12 +73,12 @@ def show_row(view: View) -> Endpoint:
         state = request.app.state
         parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, view.projection)
-        reading = await state.rows.read(view, _key(request), reach=request.state.reach)
+        reading = await state.rows.read(view, key_of(request), reach=request.state.reach)
         state.freshness.check(floor, view.projection, reading.checkpoint)
         headers = reflecting(reading.checkpoint) | floor.headers
-        found = reading.rows.get(_key(request))
+        found = reading.rows.get(key_of(request))
         if found is None:
-            raise _not_found(headers)
+            raise no_such_row(headers)
         [row] = await complete(view, state.pool, [found], request.state.caller.grants)
         headers["ETag"] = etag_of(view, row)
         if is_known(headers["ETag"], request.headers.get("if-none-match")):
@@ -92,7 +92,7 @@ def show_row(view: View) -> Endpoint:
         parameters=ReadParameters,
         headers=RowHeaders,
         response=row_type(view),
-        problems=(*_PROBLEMS, "not_found"),
+        problems=(*PROBLEMS, "not_found"),
         tags=(view.name,),
     )
     return Endpoint(operation, handle)
@@ -105,7 +105,7 @@ def list_rows(view: View) -> Endpoint:
     async def handle(request: Request) -> Response:
         state = request.app.state
         parameters = read_query(request, parameters_type)
-        after = _after_key(parameters.cursor)
+        after = after_key(parameters.cursor)
         floor = await state.freshness.await_view(request, parameters, view.projection)
         page = await view.read_page(
             state.pool,
@@ -128,7 +128,7 @@ def list_rows(view: View) -> Endpoint:
         parameters=parameters_type,
         headers=ViewHeaders,
         response=ViewPage[row_type(view)],  # type: ignore[misc]  # a type made at run time
-        problems=(*_PROBLEMS, "bad_cursor"),
+        problems=(*PROBLEMS, "bad_cursor"),
         tags=(view.name,),
     )
     return Endpoint(operation, handle)
@@ -142,13 +142,13 @@ def list_processes() -> Endpoint:
         state = request.app.state
         parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, processes.projection)
-        key, reach = _key(request), request.state.reach
+        key, reach = key_of(request), request.state.reach
         page = await processes.read_page(state.pool, {"env_id": key}, reach=reach, after="", limit=_ALL)
         state.freshness.check(floor, processes.projection, page.checkpoint)
         headers = reflecting(page.checkpoint) | floor.headers
         # An environment never stops having existed, so a second snapshot can only confirm it.
         if not page.rows and key not in (await state.rows.read(envs, key, reach=reach)).rows:
-            raise _not_found(headers)
+            raise no_such_row(headers)
         answer: ViewRows[Any] = ViewRows(items=page.rows, position=page.checkpoint)
         return JsonResponse(answer, headers=headers)
 
@@ -159,7 +159,7 @@ def list_processes() -> Endpoint:
         parameters=ReadParameters,
         headers=ViewHeaders,
         response=ViewRows[processes.table.row],  # type: ignore[name-defined]  # a type made at run time
-        problems=(*_PROBLEMS, "not_found"),
+        problems=(*PROBLEMS, "not_found"),
         tags=("envs",),
     )
     return Endpoint(operation, handle)
@@ -191,23 +191,25 @@ def list_activity() -> Endpoint:
         parameters=parameters_type,
         headers=ViewHeaders,
         response=ViewPage[view.table.row],  # type: ignore[name-defined]  # a type made at run time
-        problems=(*_PROBLEMS, "bad_cursor"),
+        problems=(*PROBLEMS, "bad_cursor"),
         tags=("audit",),
     )
     return Endpoint(operation, handle)
 
 
-def _key(request: Request) -> str:
+def key_of(request: Request) -> str:
     """Give the id in the path; what is none finds nothing, and learns the checkpoint all the same."""
     key: str = request.path_params["id"]
     return key if read_aggregate_type(key) is not None else ""
 
 
-def _not_found(headers: dict[str, str]) -> Problem:
+def no_such_row(headers: dict[str, str]) -> Problem:
+    """Give the problem of an id that nothing within reach has, as of a position."""
     return Problem("not_found", "There is none with this id", headers=headers)
 
 
-def _after_key(cursor: str | None) -> str:
+def after_key(cursor: str | None) -> str:
+    """Give the id that a page goes on after; raises Problem `bad_cursor`."""
     key = "" if cursor is None else read_key_cursor(cursor)
     if key is None:
         raise Problem("bad_cursor", "The cursor must be the `next` of a page of this collection")
