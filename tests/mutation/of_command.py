@@ -6,6 +6,7 @@ _COMMAND = "services/command/keelson/command"
 _DECIDE = f"{_COMMAND}/decide.py"
 
 _RACES = "integration/test_command_races.py"
+_VAULT = "integration/test_command_vault.py"
 
 MUTANTS = (
     Mutant(
@@ -15,6 +16,30 @@ MUTANTS = (
         "            self.reads.scopes[scope] = state.version\n",
         "",
         ("integration/test_route_races.py::test_f12_a_deploy_sees_a_route_that_another_replica_has_just_made",),
+    ),
+    Mutant(
+        "F12",
+        "a decision forgets what its handler limited",
+        _DECIDE,
+        "            limits=limits_of(tx, decided.results),\n",
+        "",
+        (f"{_VAULT}::test_f12_the_last_place_is_given_once_and_the_limits_own_refusal_to_all_others",),
+    ),
+    Mutant(
+        "F12",
+        "what a bundle wants less of later loosens the limit that it passed before",
+        f"{_COMMAND}/limits.py",
+        "return _Own(finally_.held - then.held, finally_.amount - then.amount)",
+        "return finally_",
+        ("unit/command/test_transaction.py::test_f12_what_a_later_command_wants_less_of_does_not_loosen_a_limit",),
+    ),
+    Mutant(
+        "F14",
+        "what is shown once is kept, and shown again",
+        f"{_COMMAND}/answers.py",
+        "    names = once_only(type(result))\n",
+        "    names: tuple[str, ...] = ()\n",
+        (f"{_VAULT}::test_f14_what_is_shown_once_is_in_the_first_answer_alone",),
     ),
     Mutant(
         "F6",

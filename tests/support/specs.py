@@ -17,9 +17,9 @@ import msgspec
 
 from keelson.access import Identity
 from keelson.access.tokens import hash_token
-from keelson.command.answers import limit_that_refused
 from keelson.command.authorize import authorize
 from keelson.command.handlers import Command
+from keelson.command.limits import limit_that_refused, limits_of
 from keelson.command.refusal import Refusal
 from keelson.command.registry import HANDLERS
 from keelson.command.state import Aggregate, S, StateCache
@@ -231,7 +231,7 @@ class Given:
 def _refuse_over_limits(history: History, tx: Transaction, results: list[tuple[Any, int]]) -> None:
     """Refuse as the append does for what a scope would hold. Raises Refusal; only what came before stays in results."""
     afterwards = History([*history.facts, *_facts(tx)])
-    for scope, held, amount in [each.limit for each in tx.limits]:
+    for scope, held, amount in limits_of(tx, results):
         state = _at_once(afterwards.read_scope(scope))
         if (held is not None and state.held > held) or (amount is not None and state.amount > amount):
             over = limit_that_refused(tx, results, OverLimit(scope, state.held, state.amount))

@@ -7,10 +7,10 @@ import msgspec
 
 from keelson.command.fields import once_only
 from keelson.command.submission import Answer, EventReference, PartAnswer, StoredPart
-from keelson.command.transaction import SetLimit, Transaction
+from keelson.command.transaction import Transaction
 from keelson.events.base import Take
 from keelson.events.ids import Position
-from keelson.log.decision import NewEvent, OverLimit, Replayed
+from keelson.log.decision import NewEvent, Replayed
 from keelson.log.read import Page
 
 # The result of each command, and how many of the events, in order, are its.
@@ -59,39 +59,6 @@ def command_that_took(tx: Transaction, results: Results, scope: str, key: str) -
     )
     taker = min(takers)
     return next(index for index, end in enumerate(accumulate(count for _, count in results)) if taker < end)
-
-
-def limit_that_refused(tx: Transaction, results: Results, over: OverLimit) -> SetLimit:
-    """Find the first limit on the scope that was passed once its command was through.
-
-    The append knows what the scope would hold after all of them; what later commands took comes off that. A request
-    that frees in the scope as well gets the last one that is passed in the end: how much it frees, only the log knows.
-    Its refusal is told how much it would have been.
-    """
-    ends = [*accumulate(count for _, count in results)]
-    limits = [each for each in tx.limits if each.limit.scope == over.scope]
-    for each in limits:
-        later = _kept_after(tx, over.scope, ends[each.command_index])
-        held, amount = over.held - len(later), over.amount - sum(later)
-        if _is_over(each, held, amount):
-            return _tell(each, held, amount)
-    last = next(each for each in reversed(limits) if _is_over(each, over.held, over.amount))
-    return _tell(last, over.held, over.amount)
-
-
-def _tell(each: SetLimit, held: int, amount: int) -> SetLimit:
-    is_of_keys = each.limit.held is not None and held > each.limit.held
-    return each._replace(refusal=each.refusal.told(held if is_of_keys else amount))
-
-
-def _kept_after(tx: Transaction, scope: str, event: int) -> list[int]:
-    """Give the amounts of the keys that the events from that number on take in a scope and keep."""
-    return [taken.amount for taken in tx.taken.values() if taken.scope == scope and taken.at >= event]
-
-
-def _is_over(each: SetLimit, held: int, amount: int) -> bool:
-    limit = each.limit
-    return (limit.held is not None and held > limit.held) or (limit.amount is not None and amount > limit.amount)
 
 
 def _without_once_only(result: msgspec.Struct) -> msgspec.Struct:

@@ -15,9 +15,9 @@ from keelson.command.answers import (
     answer_unchanged,
     command_that_took,
     keep_results,
-    limit_that_refused,
 )
 from keelson.command.authorize import authorize
+from keelson.command.limits import limit_that_refused, limits_of
 from keelson.command.reader import LogReader
 from keelson.command.refusal import Denial, Refusal, name_taken
 from keelson.command.state import StateCache
@@ -192,7 +192,7 @@ class Decider:
             reads=tx.reads,
             answer=keep_results(decided.results),
             events=tx.events,
-            limits=list(dict.fromkeys(each.limit for each in tx.limits)),
+            limits=limits_of(tx, decided.results),
             freed=list(tx.freed.values()),
             taken=[*tx.taken.values(), *tx.passing],
             people=tx.vault.people,

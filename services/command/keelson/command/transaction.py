@@ -130,7 +130,7 @@ class Transaction:
         return None if found is None or (scope, found) in self.freed else found
 
     def limit(self, scope: str, *, held: int | None = None, amount: int | None = None, refusal: Refusal) -> None:
-        """Let a scope hold at most so many keys, and so much, once the decision is appended; else it is this refusal.
+        """Let a scope hold at most so many keys, and so much, as this command leaves it; else it is this refusal.
 
         It is held against the log in the append, with what others have taken by then; what was read says nothing of it.
         """
