@@ -12,7 +12,7 @@ RUN_SQL = {
     "reads.py": "views, by statements that the reach confines",
     "people.py": "the vault, of rows that were within reach",
     "heartbeats.py": "heartbeats, of rows that were within reach",
-    "uses.py": "last uses, of rows that were within reach",
+    "credential_routes.py": "last uses, of rows that were within reach",
     "readiness.py": "whether the views are there, and nothing of them",
 }
 # Where the log is read.

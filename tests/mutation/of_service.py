@@ -340,7 +340,7 @@ MUTANTS = (
         "F45",
         "nobody is held to a rate",
         _BOUNDARY,
-        "        self._limits.spend(actor)\n",
+        "        self._limits.spend(caller.identity.actor, is_operator=caller.grants.operator)\n",
         "",
         (
             "unit/service/test_limits.py::test_f45_who_asks_too_often_is_told_when_to_come_again_and_others_are_not",
