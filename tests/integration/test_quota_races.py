@@ -12,6 +12,7 @@ from keelson.log.claims import verify_claims
 from support.command_world import World, open_world
 from support.database import Database
 from support.independent import faults_of_rules
+from support.independent_claims import faults_of_quotas
 from support.tenants import KINDS, MEMORY_BYTES, Kind, Tenant, open_tenant
 
 # Tenants race beside one another, so that append groups hold decisions of several.
@@ -91,5 +92,7 @@ async def test_f12_a_quota_is_lowered_before_a_creation_or_after_it(world: World
 
 async def require_sound(world: World) -> None:
     """Hold the log to its rules by code that shares nothing with the service's, and the claims to the log."""
-    assert not faults_of_rules([msgspec.structs.asdict(event) for event in await world.events()])
+    events = [msgspec.structs.asdict(event) for event in await world.events()]
+    assert not faults_of_rules(events)
+    assert not faults_of_quotas(events)
     assert await verify_claims(world.log) == []

@@ -8,6 +8,7 @@ from typing import Any
 from keelson.log.database import Connection, connect
 from support.database import Database
 from support.independent import VIEWS, Event, faults_of_log, faults_of_rules, faults_of_views, fold_views
+from support.independent_claims import faults_of_claims, faults_of_quotas
 from support.load import Load
 from support.waiting import eventually
 
@@ -17,6 +18,7 @@ def judge(load: Load, events: list[Event], views: dict[str, list[Event]], *, aft
     assert not load.faults
     assert not faults_of_log(events)
     assert not faults_of_rules(events)
+    assert not faults_of_quotas(events)
     assert not faults_of_promises(load, [event for event in events if event["position"] > after])
     assert not faults_of_views(fold_views(events), views)
 
@@ -68,6 +70,17 @@ async def read_when_caught_up(database: Database) -> tuple[list[Event], dict[str
     finally:
         await connection.close()
     return events, views
+
+
+async def require_claims(database: Database, events: list[Event]) -> None:
+    """Fail unless the claims are as the log says; nobody may write meanwhile."""
+    connection = await connect(database.admin_dsn, application_name="keelson-tests")
+    try:
+        claims = [dict(row) for row in await connection.fetch("SELECT * FROM log.claims")]
+        scopes = [dict(row) for row in await connection.fetch("SELECT * FROM log.claim_scopes")]
+    finally:
+        await connection.close()
+    assert not faults_of_claims(events, claims, scopes)
 
 
 async def keep_log(database: Database, file: Path) -> None:

@@ -88,6 +88,11 @@ class Load:
                 if (each.status, each.kept) != (200, first.kept)
             ]
 
+    @property
+    def refused_by_quota(self) -> int:
+        """How many answers were that an organisation would have more than it may."""
+        return sum(each.status == 422 and each.content["code"] == "quota_exceeded" for each in self.answered.values())
+
     async def settle(self, session: aiohttp.ClientSession, request: Request) -> None:
         """Send a request until it is answered, whoever sent it before."""
         self._note(await self._answer(session, request, Random(request.key)))
@@ -148,6 +153,7 @@ class Load:
     def _next_command(self, random: Random) -> tuple[str, dict[str, Any]]:
         makers = [
             (1, "org", self._org),
+            (1, "org", self._quota),
             (2, "org", self._project),
             (3, "project", self._app),
             (4, "app", self._env),
@@ -180,6 +186,15 @@ class Load:
 
     def _org(self, random: Random) -> tuple[str, dict[str, Any]]:
         return "org.create", {"name": f"{random.choice(NAMES)}-{random.randint(0, 20)}"}
+
+    def _quota(self, random: Random) -> tuple[str, dict[str, Any]]:
+        """Set one that is soon met, or none."""
+        most = {"projects": 4, "apps": 8, "envs": 12, "instances": 150, "memory_bytes": 150 * 2**28}
+        names = random.sample(sorted(most), random.randint(0, 3))
+        return "org.set_quota", {
+            "org_id": self._some(random, "org"),
+            "quota": {name: random.randint(1, most[name]) for name in names},
+        }
 
     def _project(self, random: Random) -> tuple[str, dict[str, Any]]:
         return "project.create", {"org_id": self._some(random, "org"), "name": random.choice(NAMES)}

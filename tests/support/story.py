@@ -252,7 +252,8 @@ class Story:
         if not env.processes:
             return []
         replicas = {name: self._random.randrange(5) for name in env.processes}
-        return [(env.ids.env_id or "", env.ids, EnvScaled(replicas=replicas))]
+        memory_bytes = self._random.choice((None, 2**28 * sum(replicas.values())))
+        return [(env.ids.env_id or "", env.ids, EnvScaled(replicas=replicas, memory_bytes=memory_bytes))]
 
     def _configure(self) -> Command:
         env = self._random.choice(self._envs)

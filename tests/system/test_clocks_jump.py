@@ -24,7 +24,7 @@ from keelson.service.standing import read_standing
 from support.answers import Answers
 from support.clocks import Clock, cluster_with_clock, needs_fake_clocks, new_clock
 from support.database import Cluster, Database
-from support.judging import judge, read_when_caught_up
+from support.judging import judge, read_when_caught_up, require_claims
 from support.load import Load, Request
 from support.log import connected
 from support.stack import Stack, running_stack
@@ -141,6 +141,7 @@ async def test_f11_whatever_clocks_say_nothing_is_lost_late_or_out_of_order(
                 await times.stack.wait_until_ready(timeout_s=20)
                 assert not times.answers.faults
         events, views = await read_when_caught_up(times.database)
+        await require_claims(times.database, events)
     judge(times.load, events, views)
     assert_all_jumped(times.stack)
     recorded = [event["recorded_at"] for event in events]

@@ -20,7 +20,7 @@ from support.answers import Answers
 from support.database import Cluster, running_cluster
 from support.faults import FAULTS, Scene
 from support.footprint import SINGLE_SESSIONS, Footprint, Sessions, read_footprints, read_sessions
-from support.judging import judge, read_when_caught_up
+from support.judging import judge, read_when_caught_up, require_claims
 from support.load import Answered, Load, Request
 from support.proxy import proxied
 from support.stack import running_stack
@@ -192,6 +192,7 @@ async def test_faults_under_load_cost_no_500_and_leave_nothing_behind(doomed_clu
         second = await settle(scene)
         events, views = await read_when_caught_up(scene.database)
         judge(scene.load, events, views)
+        await require_claims(scene.database, events)
     counts = dict(sorted(scene.answers.counts.items()))
     print(counts, before, first, second, sep="\n")  # noqa: T201 - what a run did is worth seeing
     assert files_of(before) == files_of(first) == files_of(second)

@@ -17,7 +17,7 @@ import pytest
 
 from support.database import Cluster, running_cluster
 from support.independent import Event, faults_of_log, faults_of_rules, faults_of_views, fold_views
-from support.judging import judge, keep_log, read_when_caught_up
+from support.judging import judge, keep_log, read_when_caught_up, require_claims
 from support.load import Load
 from support.reading import read_back
 from support.stack import Stack, running_stack
@@ -52,15 +52,18 @@ async def test_f7_nothing_acknowledged_is_lost_doubled_or_wrong_while_everything
             await stack.wait_until_ready()
             events, views = await read_when_caught_up(database)
             judge(load, events, views)
+            await require_claims(database, events)
         except BaseException:
             await keep_log(database, tmp_path / "events.json")
             raise
     print(  # noqa: T201 - what a run did is worth seeing
         f"seed {seed}: {len(load.acknowledged)} acknowledged of {len(load.answered)} in {load.attempts} attempts, "
-        f"{load.replays} repeated, {reads} read back, {len(events)} events, kills {dict(kills)}"
+        f"{load.replays} repeated, {reads} read back, {len(events)} events, "
+        f"{load.refused_by_quota} times a quota, kills {dict(kills)}"
     )
     assert all(kills[kind] >= KILLS_OF_EACH for kind in KINDS)
     assert len(load.acknowledged) >= ACKNOWLEDGED
+    assert load.refused_by_quota > 0
 
 
 async def run_under_fire(stack: Stack, load: Load, seed: int) -> tuple[Counter[str], int]:
