@@ -95,10 +95,14 @@ class Replica:
 
     async def command(self, name: str, /, *, token: str = TOKEN, headers: Any = None, **data: Any) -> Answer:
         """Send a command with a reason, or as its headers say."""
+        return await self.send_as(token, name, headers=headers, **data)
+
+    async def send_as(self, bearer: str | None, name: str, /, *, headers: Any = None, **data: Any) -> Answer:
+        """Send a command by a credential, or by none; its fields may have any names, `token` too."""
         return await self.send(
             "POST",
             f"/v1/commands/{name}",
-            token=token,
+            token=bearer,
             headers={"Content-Type": "application/json", "Keelson-Reason": "a test", **(headers or {})},
             body=msgspec.json.encode(data),
         )

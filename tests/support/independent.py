@@ -125,6 +125,7 @@ def faults_of_rules(events: Iterable[Event]) -> list[str]:
     opened: dict[str, set[str]] = defaultdict(set)
     routed: dict[str, Routed] = defaultdict(Routed)
     events = list(events)
+    placed = Placed()
     for event in events:
         aggregate, _, what = event["type"].partition(".")
         payload = json.loads(event["payload"])
@@ -144,6 +145,7 @@ def faults_of_rules(events: Iterable[Event]) -> list[str]:
                 deploys.remove(event["aggregate_id"])
             if len(deploys) > 1:
                 faults.append(f"{event['env_id']} has the open deploys {sorted(deploys)}")
+        faults += placed.faults_after(event, payload)
         if aggregate in ("env", "route"):
             faults += routed[event["env_id"]].faults_after(event, payload)
     return faults + _faults_of_members(each for each in events if each["type"].startswith("org."))
@@ -203,6 +205,48 @@ class Routed:
                 self._ports = set()
         lost = [route_id for route_id, place in self._routes.items() if place not in self._ports]
         return [f"{route_id} leads nowhere after {event['position']}" for route_id in lost]
+
+
+class Placed:
+    """The nodes, and what is placed on them."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._states: dict[str, str] = {}
+        self._memory: dict[str, int] = {}
+        # Instances that have not stopped: their node, their environment, their memory.
+        self._live: dict[str, tuple[str, str, int]] = {}
+
+    def faults_after(self, event: Event, payload: dict[str, Any]) -> list[str]:
+        """Follow an event of an environment, a node or an instance; name every breach of a rule of placement."""
+        own, faults = event["aggregate_id"], list[str]()
+        match event["type"]:
+            case "node.enrolled":
+                if own in self._states:
+                    faults.append(f"{own} has enrolled twice")
+                self._states[own], self._memory[own] = "active", payload["memory_bytes"]
+                faults += _name(self._names, own, payload["name"])
+            case "node.state_changed":
+                self._states[own] = payload["state"]
+            case "node.capacity_set":
+                self._memory[own] = payload["memory_bytes"]
+            case "node.removed" | "env.deleted":
+                faults += _name(self._names, own, None)
+                faults += [f"{own} is gone under {each}" for each, place in self._live.items() if own in place[:2]]
+            case "instance.allocated":
+                node = event["node_id"]
+                if self._states.get(node) != "active":
+                    faults.append(f"{own} is placed on {node}, which is not active")
+                self._live[own] = (node, event["env_id"], payload["spec"]["memory_bytes"])
+            case "instance.status_changed" if payload["status"] == "stopped":
+                del self._live[own]
+        held: Counter[str] = Counter()
+        for node, _, memory_bytes in self._live.values():
+            held[node] += memory_bytes
+        return [
+            *faults,
+            *(f"{node} has promised {held[node]} bytes" for node in held if held[node] > self._memory[node]),
+        ]
 
 
 def _name(held: dict[str, str], own: str, name: str | None) -> list[str]:

@@ -61,10 +61,21 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 ORG, PROJECT, APP, ENV = map(id_of, ("org", "project", "app", "env"))
 RELEASE, DEPLOY, ROUTE = map(id_of, ("release", "deploy", "route"))
+NODE, INSTANCE = map(id_of, ("node", "instance"))
 
 # Under whom the aggregates of the family stand: all that come before in this order.
 _ANCESTRY = {"org_id": ORG, "project_id": PROJECT, "app_id": APP, "env_id": ENV}
-_DEPTH = {"org": 1, "project": 2, "app": 3, "env": 4, "release": 3, "deploy": 4, "route": 4, "principal": 1}
+_DEPTH = {
+    "org": 1,
+    "project": 2,
+    "app": 3,
+    "env": 4,
+    "release": 3,
+    "deploy": 4,
+    "route": 4,
+    "instance": 4,
+    "principal": 1,
+}
 
 ORG_EXISTS: tuple[Fact, ...] = ((ORG, OrgCreated(name="acme")),)
 PROJECT_EXISTS: tuple[Fact, ...] = (*ORG_EXISTS, (PROJECT, ProjectCreated(name="web")))
@@ -175,7 +186,9 @@ def ids_of(fact: Fact) -> Ids:
     """Give the ids of a fact's aggregate: its ancestors', and its own where it has a column."""
     prefix = fact[0].partition("_")[0]
     family = {name: _ANCESTRY[name] for name in list(_ANCESTRY)[: _DEPTH.get(prefix, 0)]}
-    own = {f"{prefix}_id": fact[0]} if f"{prefix}_id" in _ANCESTRY else {}
+    own = {f"{prefix}_id": fact[0]} if f"{prefix}_id" in (*_ANCESTRY, "node_id") else {}
+    if prefix == "instance":
+        own = {"node_id": NODE}
     said = fact[2] if len(fact) == 3 else {}
     return Ids(**{**family, **own, **said})
 

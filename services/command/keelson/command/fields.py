@@ -49,6 +49,12 @@ Scope = Annotated[
     ),
 ]
 Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with its offset")]
+Host = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?$(?!\n)", description="a name or an IP address"),
+]
+CpuMillis = Annotated[int, Meta(ge=1, le=10_000_000, description="thousandths of a CPU")]
+MemoryBytes = Annotated[int, Meta(ge=1, le=2**53)]
 
 OrgId = Annotated[str, Meta(pattern=id_pattern("org"))]
 MemberId = Annotated[str, Meta(pattern=id_pattern("member"))]
@@ -60,6 +66,8 @@ EnvId = Annotated[str, Meta(pattern=id_pattern("env"))]
 ReleaseId = Annotated[str, Meta(pattern=id_pattern("release"))]
 DeployId = Annotated[str, Meta(pattern=id_pattern("deploy"))]
 RouteId = Annotated[str, Meta(pattern=id_pattern("route"))]
+NodeId = Annotated[str, Meta(pattern=id_pattern("node"))]
+InstanceId = Annotated[str, Meta(pattern=id_pattern("instance"))]
 
 Image = Annotated[
     str,

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keelson.access.rights import ENROLLING
+from keelson.command import heartbeats
 from keelson.command.handlers import Handler
 from keelson.command.headers import CommandHeaders, DocumentedHeaders
 from keelson.command.refusal import Refusal
@@ -31,6 +32,9 @@ RULES = (
     declare_rule("last_owner", "It is the only owner of its organisation"),
     declare_rule("bad_expiry", "The expiry is not in the future, or too far in it"),
     declare_rule("wrong_scope", "The scope is not one for this principal"),
+    declare_rule("no_capacity", "The node has not so much memory left"),
+    declare_rule("node_not_active", "The node does not take instances"),
+    declare_rule("wrong_endpoints", "The endpoints are not those of exactly the instance's ports"),
     declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),
 )
 
@@ -114,11 +118,6 @@ async def list_commands(request: Request) -> Response:
     return JsonResponse(_COMMANDS)
 
 
-async def refuse_heartbeat(_request: Request) -> Response:
-    """Refuse what the API knows and this version has not built."""
-    raise Problem("not_supported", "This path is not built yet")
-
-
 async def _decide(request: Request, submission: Submission, headers: CommandHeaders) -> tuple[Answer, bool]:
     try:
         answer = await request.app.state.decider.decide(submission)
@@ -175,7 +174,7 @@ ROUTES = (
     Route("/v1/commands/{name}", post_command, methods=["POST"]),
     Route("/v1/commands", post_bundle, methods=["POST"]),
     Route("/v1/commands", list_commands, methods=["GET"]),
-    Route("/v1/nodes/{id}/heartbeat", refuse_heartbeat, methods=["POST"]),
+    heartbeats.ROUTE,
 )
 
 OPERATIONS = (
@@ -190,4 +189,5 @@ OPERATIONS = (
         problems=("unknown_command", *_REFUSALS),
     ),
     Operation(method="GET", path="/v1/commands", summary="The commands", response=CommandList),
+    heartbeats.OPERATION,
 )

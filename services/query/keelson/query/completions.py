@@ -7,7 +7,7 @@ import msgspec
 
 from keelson.access import Grants
 from keelson.log.database import Database
-from keelson.query import people
+from keelson.query import heartbeats, people
 from keelson.query.etags import write_etag
 from keelson.query.reads import Row, View
 
@@ -17,11 +17,14 @@ class Completion(NamedTuple):
 
     row: type[msgspec.Struct]
     complete: Callable[[Database, Sequence[Row], Grants], Awaitable[list[Row]]]
-    state_of: Callable[[Row], str]
+    state_of: Callable[[Row], str | None]
 
 
 # One line per collection.
-COMPLETIONS = {"members": Completion(people.Member, people.with_people, people.state_of)}
+COMPLETIONS = {
+    "members": Completion(people.Member, people.with_people, people.state_of),
+    "nodes": Completion(heartbeats.Node, heartbeats.with_heartbeats, heartbeats.state_of),
+}
 
 
 def row_type(view: View) -> type[msgspec.Struct]:

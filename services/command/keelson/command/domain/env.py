@@ -16,6 +16,7 @@ from keelson.command.state import State
 from keelson.command.transaction import Transaction
 from keelson.events import Event
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
+from keelson.events.instance import instances_of
 from keelson.events.route import hostnames_in
 
 # Without a quota of its organisation, an environment may want so many of one process.
@@ -30,6 +31,8 @@ class Env(State, frozen=True, kw_only=True):
 
     name: str
     deploy_id: str | None = None
+    release_id: str | None = None
+    release_number: int | None = None
     replicas: dict[str, int] = {}
     memory_bytes: dict[str, int] = {}
     ports: dict[str, tuple[str, ...]] = {}
@@ -54,10 +57,12 @@ class Env(State, frozen=True, kw_only=True):
                 return msgspec.structs.replace(state, replicas=replicas)
             case Env(), EnvConfigSet(variables=variables):
                 return msgspec.structs.replace(state, variables=variables)
-            case Env(), EnvReleaseSet(deploy_id=deploy_id, processes=processes):
+            case Env(), EnvReleaseSet(processes=processes):
                 return msgspec.structs.replace(
                     state,
-                    deploy_id=deploy_id,
+                    deploy_id=event.deploy_id,
+                    release_id=event.release_id,
+                    release_number=event.release_number,
                     replicas={name: process.replicas for name, process in processes.items()},
                     memory_bytes={name: process.memory_bytes for name, process in processes.items()},
                     ports=ports_of(processes),
@@ -82,7 +87,7 @@ class RenameEnv(Command, frozen=True, kw_only=True):
 
 
 class DeleteEnv(Command, frozen=True, kw_only=True):
-    """Delete an environment that has no routes; its name is free at once, and an open deploy is superseded."""
+    """Delete an environment without routes and live instances; its name is free, an open deploy is superseded."""
 
     env_id: EnvId
 
@@ -125,10 +130,12 @@ async def rename_env(tx: Transaction, command: RenameEnv) -> EnvResult:
 
 
 async def delete_env(tx: Transaction, command: DeleteEnv) -> EnvResult:
-    """Delete it, unless it has routes; nothing may roll into it any more."""
+    """Delete it, unless it has routes or instances that have not stopped; nothing may roll into it any more."""
     env = await tx.get(Env, command.env_id)
     if await tx.held(hostnames_in(env.id)):
         raise Refusal("in_use", f"the environment {env.id} still has routes")
+    if await tx.held(instances_of(env.id)):
+        raise Refusal("in_use", f"the environment {env.id} still has instances")
     await supersede_open(tx, env.state.deploy_id, "the environment was deleted")
     tx.append(env, EnvDeleted())
     return EnvResult(env.id)

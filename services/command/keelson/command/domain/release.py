@@ -28,14 +28,15 @@ class Release(State, frozen=True, kw_only=True):
     noun: ClassVar[str] = "release"
 
     number: int
+    image: str
     processes: dict[str, events.Process]
 
     @classmethod
     def evolve(cls, state: "Release | None", event: Event) -> "Release":
         """Give the state after its one event."""
         match state, event:
-            case None, ReleaseCreated(number=number, processes=processes):
-                return cls(number=number, processes=processes)
+            case None, ReleaseCreated(number=number, image=image, processes=processes):
+                return cls(number=number, image=image, processes=processes)
             case _:
                 raise TypeError(f"not an event of a release: {event.event_type}")
 
