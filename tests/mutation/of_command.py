@@ -16,7 +16,7 @@ MUTANTS = (
         "F12",
         "a limit does not come to the append",
         _DECIDE,
-        "            limits=list(dict.fromkeys(each.limit for each in tx.limits)),\n",
+        "            limits=limits_of(tx, decided.results),\n",
         "",
         (
             f"{_QUOTAS}::test_the_last_place_is_the_last",
