@@ -1,9 +1,11 @@
 """Make the stack's secrets at its first start: one folder for each container, of files that its user alone can read.
 
 Nothing is printed. What is complete is never changed, so that a restart goes on with the same passwords and tokens;
-what an interrupted start left is made anew, since no container starts before this has ended.
+what a newer version needs besides is added to it. What an interrupted start left is made anew, since no container
+starts before this has ended.
 """
 
+import base64
 import os
 import secrets
 import sys
@@ -26,6 +28,8 @@ FILES: dict[tuple[str, int], dict[str, str]] = {
     ("command", SERVICE_UID): {
         "database_password": "command",
         "idempotency_secret": "idempotency",
+        "secret_keys": "masters",
+        "digest_key": "digests",
         "operator_token": "operator",
     },
     ("projector", SERVICE_UID): {"database_password": "projector", "operator_token": "operator"},
@@ -34,22 +38,35 @@ FILES: dict[tuple[str, int], dict[str, str]] = {
 
 
 def make_secrets(folder: Path) -> None:
-    """Fill the folder, unless it is complete; needs to be root, to give files away."""
-    if (folder / COMPLETE).exists():
-        return
-    made = {name: secrets.token_urlsafe(32) for files in FILES.values() for name in files.values()}
-    for (container, uid), files in FILES.items():
-        place = folder / container
-        place.mkdir(mode=0o755, exist_ok=True)
-        for file, name in files.items():
-            _write(place / file, made[name], uid)
+    """Fill the folder with what is missing; needs to be root, to give files away."""
+    wanted = {
+        folder / container / file: (uid, name)
+        for (container, uid), files in FILES.items()
+        for file, name in files.items()
+    }
+    kept = {file for file in wanted if file.exists()} if (folder / COMPLETE).exists() else set()
+    texts = {wanted[file][1]: file.read_text() for file in kept}
+    for file, (uid, name) in wanted.items():
+        if file not in kept:
+            _write(file, texts.setdefault(name, _make(name)), uid)
     (folder / COMPLETE).touch()
 
 
+def _make(name: str) -> str:
+    """Make a secret; the master key of secrets in the vault has a name, by which it is known when it is exchanged."""
+    if name == "masters":
+        return f"first:{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    return secrets.token_urlsafe(32)
+
+
 def _write(file: Path, text: str, uid: int) -> None:
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as opened:
+    """Write a file, which is there whole or not at all."""
+    file.parent.mkdir(mode=0o755, exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as opened:
         opened.write(text)
+    part.replace(file)
     os.chown(file, uid, uid)
 
 

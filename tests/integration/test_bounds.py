@@ -20,6 +20,7 @@ from keelson.log.decision import Done
 from keelson.projector.pages import LogGapError, read_batch
 from support.database import Database, running_server
 from support.decisions import an_app, decide
+from support.keys import DIGEST_KEY, SECRET_KEYS
 from support.log import PATIENCE_S, append, appending, assert_sound, connected, plant, waits_for_lock
 from support.proxy import proxied
 from support.story import Story, insert
@@ -104,6 +105,8 @@ async def test_f8_a_service_does_not_start_on_what_is_not_durable(database: Data
             "KEELSON_PORT": str(free_port()),
             "KEELSON_OPERATOR_TOKEN": "operator-token-of-a-test",
             "KEELSON_IDEMPOTENCY_SECRET": "idempotency-secret-of-a-test",
+            "KEELSON_SECRET_KEYS": SECRET_KEYS,
+            "KEELSON_DIGEST_KEY": DIGEST_KEY,
         },
     )
     try:

@@ -16,6 +16,7 @@ import pytest
 
 from integration import test_service_http as service
 from support.database import Database
+from support.keys import DIGEST_KEY, SECRET_KEYS
 from support.query_world import open_world
 from support.waiting import eventually, free_port
 
@@ -385,6 +386,8 @@ async def serving(module: str, dsn: str, folder: Path) -> AsyncIterator[service.
         "KEELSON_PORT": str(port),
         "KEELSON_OPERATOR_TOKEN": service.TOKEN,
         "KEELSON_IDEMPOTENCY_SECRET": "idempotency-secret-of-a-test",
+        "KEELSON_SECRET_KEYS": SECRET_KEYS,
+        "KEELSON_DIGEST_KEY": DIGEST_KEY,
         "KEELSON_SHUTDOWN_GRACE_S": "10",
     }
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:

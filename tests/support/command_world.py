@@ -25,6 +25,7 @@ from keelson.service.authentication import OPERATOR, BearerTokens
 from keelson.service.credentials import Caller
 from keelson.service.server import Server
 from support.database import Database
+from support.keys import SEALING
 from support.waiting import eventually, free_port
 
 TOKEN = "the-operator-of-the-tests"
@@ -192,6 +193,7 @@ async def serving(database: Database, *, database_url: str | None = None, **sett
         "port": port,
         "operator_token": TOKEN,
         "idempotency_secret": "the same on all replicas",
+        **SEALING,
         **settings,
     }
     command_settings = CommandSettings(**values)

@@ -11,6 +11,7 @@ from pathlib import Path
 from keelson.local.child import Child, in_thread, service_environ
 from keelson.local.postgres import Postgres
 from support.database import Cluster, Database
+from support.keys import SEALING
 from support.waiting import eventually, free_port
 
 
@@ -87,7 +88,7 @@ async def running_stack(
     shared = {"operator_token": stack.operator_token, **settings}
     secret = secrets.token_urlsafe(24)
     stack.commands = [
-        _child("command", n, logs, database_url=database.command_dsn, idempotency_secret=secret, **shared)
+        _child("command", n, logs, database_url=database.command_dsn, idempotency_secret=secret, **SEALING, **shared)
         for n in range(commands)
     ]
     stack.projectors = [

@@ -21,6 +21,7 @@ from keelson.log.pooling import shares_sessions
 from keelson.log.tail import LOG_CHANNEL
 from keelson.service.lifecycle import background
 from support.database import Cluster, Database
+from support.keys import DIGEST_KEY, SECRET_KEYS
 from support.log import connected
 from support.pgbouncer import PROGRAM, running_pgbouncer
 from support.programs import needs
@@ -53,6 +54,8 @@ async def run_to_its_end(service: str, dsn: str, *arguments: str) -> tuple[int |
         "PORT": str(free_port()),
         "OPERATOR_TOKEN": "the-operators-token",
         "IDEMPOTENCY_SECRET": "a-secret-of-the-test",
+        "SECRET_KEYS": SECRET_KEYS,
+        "DIGEST_KEY": DIGEST_KEY,
     }
     environ = os.environ | {f"KEELSON_{name}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(

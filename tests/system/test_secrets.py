@@ -25,6 +25,7 @@ from keelson.local.child import Child
 from keelson.local.settings_document import declared
 from keelson.settings import is_secret, variable_of
 from support.database import Database
+from support.keys import SEALING
 from support.waiting import eventually, free_port
 
 CANARY = "c4n@ry/b1rd#%20"
@@ -41,6 +42,8 @@ WRONG = {
     "password": CANARY,
     "token": CANARY,
     "secret": CANARY,
+    "keys": CANARY,
+    "key": CANARY,
 }
 
 
@@ -66,7 +69,7 @@ def environ_of(service: str, database: Database, **settings: str | Path) -> dict
         "port": free_port(),
         "operator_token": secrets.token_urlsafe(24),
         "log_level": "debug",
-        **({"idempotency_secret": secrets.token_urlsafe(24)} if service == "command" else {}),
+        **({"idempotency_secret": secrets.token_urlsafe(24), **SEALING} if service == "command" else {}),
         **settings,
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEELSON_")}

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from keelson.command.sealing import read_keys
 from keelson.local.child import service_environ
 from keelson.local.database import with_role
 from keelson.local.errors import LocalError
@@ -102,7 +104,18 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     first = home.read_or_make_secrets(("keelson", "keelson_query"))
     assert home.read_or_make_secrets(("keelson",)) == first
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
-    assert len({first.operator_token, first.idempotency_secret, *first.passwords.values()}) == 4
+    made = {first.operator_token, first.idempotency_secret, first.secret_keys, first.digest_key}
+    assert len(made | set(first.passwords.values())) == 6
+
+
+def test_a_home_of_an_earlier_version_gets_what_it_lacks_and_keeps_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    earlier = {"operator_token": "token", "idempotency_secret": "secret", "passwords": {"keelson": "password"}}
+    (tmp_path / "secrets.json").write_bytes(msgspec.json.encode(earlier))
+    first = home.read_or_make_secrets(("keelson",))
+    assert (first.operator_token, first.passwords) == ("token", {"keelson": "password"})
+    assert read_keys(first.secret_keys)
+    assert home.read_or_make_secrets(("keelson",)) == first
 
 
 def test_a_home_has_one_owner_at_a_time(tmp_path: Path) -> None:

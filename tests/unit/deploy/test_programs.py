@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from keelson.command.sealing import read_keys
 from support.repository import ROOT
 
 
@@ -58,7 +59,19 @@ def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
     secrets["make_secrets"](tmp_path)
     second = contents(tmp_path)
     assert second.keys() == first.keys()
+    assert read_keys(second["command/secret_keys"]) != read_keys(first["command/secret_keys"])
     assert second["migrate/keelson_query"] == second["query/database_password"] != first["query/database_password"]
+
+
+def test_a_stack_of_an_earlier_version_gets_what_it_lacks(secrets: dict[str, Any], tmp_path: Path) -> None:
+    secrets["make_secrets"](tmp_path)
+    first = contents(tmp_path)
+    for name in ("command/secret_keys", "query/operator_token"):
+        (tmp_path / name).unlink()
+    secrets["make_secrets"](tmp_path)
+    second = contents(tmp_path)
+    assert {name for name in second if second[name] != first[name]} == {"command/secret_keys"}
+    assert second.keys() == first.keys(), "the token is the one that the others have"
 
 
 class Readiness(http.server.BaseHTTPRequestHandler):

@@ -1,5 +1,6 @@
 """KEELSON_HOME: the lock, the secrets, which processes run, and dev.json for whoever wants to talk to the stack."""
 
+import base64
 import fcntl
 import os
 import secrets
@@ -15,16 +16,29 @@ from keelson.local.process import Identity
 
 
 class Secrets(msgspec.Struct, frozen=True):
-    """Made once and kept, so that a restart goes on with the same token, keys and passwords."""
+    """Made once and kept, so that a restart goes on with the same token, keys and passwords.
+
+    Those with a default came later: a home from before gets them at its next start.
+    """
 
     operator_token: str
     idempotency_secret: str
     passwords: dict[str, str]
+    secret_keys: str = msgspec.field(default_factory=lambda: f"first:{_encoded(secrets.token_bytes(32))}")
+    digest_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
 
     @classmethod
     def generate(cls, roles: tuple[str, ...]) -> "Secrets":
         """Make random ones, with a password for each role."""
         return cls(secrets.token_urlsafe(24), secrets.token_urlsafe(32), {r: secrets.token_urlsafe(24) for r in roles})
+
+    def of_command(self) -> dict[str, str]:
+        """Give what the command service alone is told."""
+        return {
+            "idempotency_secret": self.idempotency_secret,
+            "secret_keys": self.secret_keys,
+            "digest_key": self.digest_key,
+        }
 
 
 class Dev(msgspec.Struct, frozen=True):
@@ -63,9 +77,9 @@ class Home:
     def read_or_make_secrets(self, roles: tuple[str, ...]) -> Secrets:
         """Return the home's secrets, made at its first start."""
         file = self.folder / "secrets.json"
-        if not file.exists():
-            write_private(file, msgspec.json.encode(Secrets.generate(roles)).decode())
-        return msgspec.json.decode(file.read_bytes(), type=Secrets)
+        made = msgspec.json.decode(file.read_bytes(), type=Secrets) if file.exists() else Secrets.generate(roles)
+        write_private(file, msgspec.json.encode(made).decode())
+        return made
 
     def note_running(self, name: str, identity: Identity | None) -> None:
         """Keep on disk which process runs under a name (None: none), for a later start to find it orphaned."""
@@ -114,3 +128,7 @@ class Home:
             f"a stack runs on {self.folder} already{who}: stop that one, or start another beside it by KEELSON_HOME, "
             "KEELSON_COMMAND_PORT, KEELSON_QUERY_PORT, KEELSON_PROJECTOR_PORT and KEELSON_DATABASE_PORT"
         )
+
+
+def _encoded(key: bytes) -> str:
+    return base64.b64encode(key).decode()

@@ -163,7 +163,7 @@ class Supervisor:
             database_url=with_role(owner_url, role, self._secrets.passwords[role]),
             port=getattr(self._settings, f"{name}_port"),
             operator_token=self._secrets.operator_token,
-            **({"idempotency_secret": self._secrets.idempotency_secret} if name == "command" else {}),
+            **(self._secrets.of_command() if name == "command" else {}),
         )
         return Child(name, f"keelson.{name}", environ, self._home.open_log(name))
 

@@ -4,8 +4,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from keelson.command.sealing import EXPECTED_KEYS, check_keys
 from keelson.service.settings import Settings
 from keelson.settings import Port, Seconds, Token
+
+SecretKeys = Annotated[str, Meta(extra={"secret": True, "expected": EXPECTED_KEYS, "check": check_keys})]
 
 
 class CommandSettings(Settings, frozen=True, kw_only=True):
@@ -17,6 +20,20 @@ class CommandSettings(Settings, frozen=True, kw_only=True):
         Meta(
             description="keys the hashes of requests under their idempotency keys; the same on all replicas, and for "
             "good: another makes repeats 409"
+        ),
+    ]
+    secret_keys: Annotated[
+        SecretKeys,
+        Meta(
+            description="master keys of the secrets in the vault, the same on all replicas: the first seals, all of "
+            "them open; without the key that sealed it, a secret is lost"
+        ),
+    ]
+    digest_key: Annotated[
+        Token,
+        Meta(
+            description="keys the digests by which events say whether secrets' values are equal; the same on all "
+            "replicas, and for good: a rotation of the master keys changes no digest"
         ),
     ]
     command_timeout_s: Annotated[
