@@ -29,7 +29,7 @@ from keelson.events import REGISTRY, Actor, Envelope, Event, Ids
 from keelson.events.app import AppCreated
 from keelson.events.base import Release as ReleaseClaims
 from keelson.events.env import EnvCreated
-from keelson.events.ids import AggregateId, Seq
+from keelson.events.ids import AggregateId, Position, Seq
 from keelson.events.org import OrgCreated
 from keelson.events.project import ProjectCreated
 from keelson.log.confirm import ScopeState
@@ -101,16 +101,17 @@ class OpenSealer:
         assert (key_id, *place[:2]) == ("key", secret_id, version)
         return place[2]
 
-    def digest(self, values: dict[str, str]) -> str:
-        """Give what is equal for equal values."""
-        return f"digest of {sorted(values.items())}"
+    def digest(self, secret_id: str, values: dict[str, str]) -> str:
+        """Give what is equal for equal values of one secret."""
+        return f"{secret_id}: {sorted(values.items())}"
 
 
 class Stored(NamedTuple):
-    """What is in the vault: people's e-mails, and secrets' values by their versions."""
+    """What is in the vault: people's e-mails, and secrets' values by their versions; and where commands end."""
 
     emails: Mapping[str, str] = {}
     secrets: Mapping[tuple[str, int], dict[str, str]] = {}
+    ends: Collection[int] = ()
 
 
 class History:
@@ -144,6 +145,25 @@ class History:
     async def read_holder(self, scope: str, key: str) -> AggregateId | None:
         """Give the aggregate that holds a claim."""
         return self._holders(scope).get(key)
+
+    async def read_command_end(self, position: int) -> Position | None:
+        """Give the last position up to this one at which a command ends: each fact is one's, unless it is said."""
+        if position > len(self.facts):
+            return None
+        return Position(max((end for end in self.stored.ends or range(position + 1) if end <= position), default=0))
+
+    async def read_env(
+        self, env_id: str, after: Position, until: Position, types: Sequence[str]
+    ) -> list[tuple[Position, AggregateId, Event]]:
+        """Give an environment's events, three at a time; a fact's position is its place."""
+        found = [
+            (Position(position), AggregateId(fact[0]), fact[1])
+            for position, fact in enumerate(self.facts[:until], start=1)
+            if position > after
+            and ids_of(self._firsts[fact[0]]).env_id == env_id
+            and fact[1].event_type.partition(".")[0] in types
+        ]
+        return found[:3]
 
     async def find_person(self, email: str) -> str | None:
         """Give the person who has an e-mail, in whichever case."""

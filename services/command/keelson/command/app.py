@@ -9,10 +9,10 @@ from keelson.access.tokens import new_token
 from keelson.command import metrics
 from keelson.command.decide import Decider
 from keelson.command.routes import OPERATIONS, ROUTES, TOKENLESS
+from keelson.command.sealing import Sealer, read_keys
 from keelson.command.settings import CommandSettings
 from keelson.command.state import StateCache
 from keelson.command.transaction import Supply
-from keelson.command.vault import WithoutKeys
 from keelson.log.append import Appender
 from keelson.log.read import read_head
 from keelson.service.app import Application, create_app
@@ -52,6 +52,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
             on_group=metrics.group_appended,
             on_failure=metrics.append_failed,
         )
+        sealer = Sealer(read_keys(settings.secret_keys), settings.digest_key)
         appender.on_epoch(cache.enter_epoch)
         appender.on_epoch(app.state.epoch.learn)
         app.state.pool = pool
@@ -60,7 +61,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
             pool,
             appender,
             cache,
-            supply=Supply(_mint, new_token, WithoutKeys()),
+            supply=Supply(_mint, new_token, sealer),
             secret=settings.idempotency_secret.encode(),
             timeout_s=settings.command_timeout_s,
         )

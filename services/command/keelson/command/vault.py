@@ -15,8 +15,8 @@ class Sealer(Protocol):
     def open(self, secret_id: str, version: int, key_id: str, sealed: bytes) -> dict[str, str]:
         """Give the values. Raises if they were sealed as another secret's or version, or by a key that is not known."""
 
-    def digest(self, values: dict[str, str]) -> str:
-        """Give a keyed digest: equal for equal values, and of no use for guessing them without the key."""
+    def digest(self, secret_id: str, values: dict[str, str]) -> str:
+        """Give the keyed digest of a secret's values: equal for equal ones, of no use for guessing without the key."""
 
 
 class SealedSecret(NamedTuple):
@@ -34,22 +34,6 @@ class VaultReader(Protocol):
 
     async def read_secret(self, secret_id: str, version: int) -> SealedSecret | None:
         """Give a version of a secret, unless it was erased or never was."""
-
-
-class WithoutKeys:
-    """Seals nothing: for a service that was given no keys."""
-
-    def seal(self, secret_id: str, version: int, values: dict[str, str]) -> tuple[str, bytes]:
-        """Raise."""
-        raise NotImplementedError("there are no keys to seal secrets with")
-
-    def open(self, secret_id: str, version: int, key_id: str, sealed: bytes) -> dict[str, str]:
-        """Raise."""
-        raise NotImplementedError("there are no keys to open secrets with")
-
-    def digest(self, values: dict[str, str]) -> str:
-        """Raise."""
-        raise NotImplementedError("there is no key to digest secrets with")
 
 
 class Vault:
@@ -126,7 +110,7 @@ class Vault:
     def seal_secret(self, secret_id: str, version: int, values: dict[str, str]) -> str:
         """Seal the values as a new version; give their keyed digest."""
         self._sealed[secret_id, version] = SealedSecret(*self._sealer.seal(secret_id, version, values))
-        return self._sealer.digest(values)
+        return self._sealer.digest(secret_id, values)
 
     def erase_secret(self, secret_id: str) -> None:
         """Erase all versions of a secret."""
