@@ -15,7 +15,7 @@ Views = dict[str, Rows]
 
 VIEWS = (
     *("orgs", "members", "principals", "credentials", "projects"),
-    *("apps", "envs", "env_processes", "releases", "deploys", "routes", "nodes", "instances", "activity"),
+    *("apps", "envs", "env_processes", "releases", "deploys", "routes", "secrets", "nodes", "instances", "activity"),
 )
 KEYS = {"env_processes": ("env_id", "process"), "activity": ("position",), "credentials": ("credential_id",)}
 _COLLECTIONS = {
@@ -29,6 +29,7 @@ _COLLECTIONS = {
     "route": "routes",
     "node": "nodes",
     "instance": "instances",
+    "secret": "secrets",
 }
 _ANCESTORS = {
     "org": (),
@@ -41,6 +42,7 @@ _ANCESTORS = {
     "route": ("org_id", "project_id", "app_id", "env_id"),
     "node": (),
     "instance": ("org_id", "project_id", "app_id", "env_id", "node_id"),
+    "secret": ("org_id", "project_id", "app_id", "env_id"),
 }
 _PARENTS = {"org": None, "principal": "org_id", "project": "org_id", "app": "project_id", "env": "app_id"}
 # What a row has before any event says otherwise.
@@ -69,6 +71,7 @@ _INITIAL: dict[str, dict[str, Any]] = {
         "status": "booting",
         **dict.fromkeys(("secret_version", "endpoints", "reason_code", "exit_code", "message")),
     },
+    "secret": {"version": 0, "keys": [], "digest": "", "deleted_at": None},
 }
 # What begins an aggregate, where it is not called created.
 _BEGINNINGS = ("node.enrollment_created", "instance.allocated")
@@ -321,6 +324,8 @@ def _apply(views: Views, aggregate: str, event: Event, payload: dict[str, Any]) 
             for name, replicas in payload["replicas"].items():
                 process = views["env_processes"][event["aggregate_id"], name]
                 process |= {"replicas": replicas, **_stamps(event, process["created_at"])}
+        case "revealed":
+            pass
         case _:
             row |= payload
 

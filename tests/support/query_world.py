@@ -149,7 +149,7 @@ def _ids_of(aggregate_id: str) -> Ids:
     prefix = aggregate_id.partition("_")[0]
     if prefix == "instance":
         return INSTANCE_IDS
-    parents = "env" if prefix in ("deploy", "route") else "org" if prefix in _OF_AN_ORG else "app"
+    parents = "env" if prefix in ("deploy", "route", "secret") else "org" if prefix in _OF_AN_ORG else "app"
     own = IDS.get(prefix, IDS[parents])
     return msgspec.structs.replace(own, **({f"{prefix}_id": aggregate_id} if prefix in IDS else {}))
 

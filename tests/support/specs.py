@@ -60,7 +60,7 @@ OPERATOR = Identity(Actor("system", "operator"), "operator")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 ORG, PROJECT, APP, ENV = map(id_of, ("org", "project", "app", "env"))
-RELEASE, DEPLOY, ROUTE = map(id_of, ("release", "deploy", "route"))
+RELEASE, DEPLOY, ROUTE, SECRET = map(id_of, ("release", "deploy", "route", "secret"))
 NODE, INSTANCE = map(id_of, ("node", "instance"))
 
 # Under whom the aggregates of the family stand: all that come before in this order.
@@ -74,6 +74,7 @@ _DEPTH = {
     "deploy": 4,
     "route": 4,
     "instance": 4,
+    "secret": 4,
     "principal": 1,
 }
 
@@ -233,10 +234,16 @@ class Given:
         return Given(self._facts, self._stored, self._identity, now)
 
     def having(
-        self, emails: Mapping[str, str] | None = None, secrets: Mapping[tuple[str, int], dict[str, str]] | None = None
+        self,
+        emails: Mapping[str, str] | None = None,
+        secrets: Mapping[tuple[str, int], dict[str, str]] | None = None,
+        ends: Collection[int] = (),
     ) -> "Given":
-        """Let the vault hold people's e-mails, by their ids, and secrets' values, by their ids and versions."""
-        stored = Stored({**self._stored.emails, **(emails or {})}, {**self._stored.secrets, **(secrets or {})})
+        """Let the vault hold people's e-mails, by their ids, and secrets' values, by their ids and versions.
+
+        `ends` are the positions at which commands end; by default each fact is a command of its own.
+        """
+        stored = Stored({**self._stored.emails, **(emails or {})}, {**self._stored.secrets, **(secrets or {})}, ends)
         return Given(self._facts, stored, self._identity, self._now)
 
     def when(self, *commands: Command) -> "Outcome":
@@ -289,6 +296,16 @@ class Outcome:
     def reads(self) -> ReadSet:
         """What the decision depends on."""
         return self._tx.reads
+
+    @property
+    def results(self) -> list[Any]:
+        """What the commands gave."""
+        return self._results
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """The reasons of a refusal that has several: pointer and words."""
+        return [(each.pointer, each.detail) for each in self.refusal.reasons] if self.refusal else []
 
     def then(self, *facts: Fact) -> "Outcome":
         """Expect exactly these events, in order."""

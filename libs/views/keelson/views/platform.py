@@ -11,6 +11,7 @@ from keelson.events.deploy import DeployCreated, DeployKind, DeployStatus, Deplo
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
 from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
 from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
+from keelson.events.secret import SecretCreated, SecretDeleted, SecretVersionSet
 from keelson.views import placement
 from keelson.views.changes import Change, patch, put, replace
 from keelson.views.projection import Projection
@@ -104,6 +105,20 @@ class RouteRow(Row, frozen=True, kw_only=True):
     deleted_at: datetime | None = None
 
 
+class SecretRow(Row, frozen=True, kw_only=True):
+    """An environment's bundle of secret values: which there are, and a digest that is equal while they are."""
+
+    id: str
+    org_id: str
+    project_id: str
+    app_id: str
+    env_id: str
+    version: int = 0
+    keys: tuple[str, ...] = ()
+    digest: str = ""
+    deleted_at: datetime | None = None
+
+
 APPS = Table(
     name="apps",
     row=AppRow,
@@ -136,10 +151,18 @@ ROUTES = Table(
     collection=True,
 )
 
+SECRETS = Table(
+    name="secrets",
+    row=SecretRow,
+    indexes=(("org_id", "id"), ("env_id", "id")),
+    aggregate="secret",
+    collection=True,
+)
+
 PLATFORM = Projection(
     "platform",
     version=3,
-    tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS, ROUTES, placement.NODES, placement.INSTANCES),
+    tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS, ROUTES, SECRETS, placement.NODES, placement.INSTANCES),
     derived=(placement.ENV_STATUS, placement.NODE_DESIRED, placement.EDGE_ROUTES),
 )
 for event_class, handler in placement.HANDLERS:
@@ -305,3 +328,28 @@ def route_updated(envelope: Envelope, event: RouteUpdated) -> Iterator[Change]:
 def route_deleted(envelope: Envelope, event: RouteDeleted) -> Iterator[Change]:  # noqa: ARG001 - says nothing more
     """Say when it was deleted."""
     yield patch(ROUTES, envelope.aggregate_id, deleted_at=envelope.recorded_at)
+
+
+@PLATFORM.on(SecretCreated)
+def secret_created(envelope: Envelope, event: SecretCreated) -> Iterator[Change]:  # noqa: ARG001 - says nothing more
+    """Begin the secret's row."""
+    yield put(
+        SECRETS,
+        id=envelope.aggregate_id,
+        org_id=envelope.org_id,
+        project_id=envelope.project_id,
+        app_id=envelope.app_id,
+        env_id=envelope.env_id,
+    )
+
+
+@PLATFORM.on(SecretVersionSet)
+def secret_version_set(envelope: Envelope, event: SecretVersionSet) -> Iterator[Change]:
+    """Say which values there are now."""
+    yield patch(SECRETS, envelope.aggregate_id, version=event.version, keys=event.keys, digest=event.digest)
+
+
+@PLATFORM.on(SecretDeleted)
+def secret_deleted(envelope: Envelope, event: SecretDeleted) -> Iterator[Change]:  # noqa: ARG001 - says nothing more
+    """Say when it was deleted."""
+    yield patch(SECRETS, envelope.aggregate_id, deleted_at=envelope.recorded_at)

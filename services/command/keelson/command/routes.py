@@ -35,6 +35,7 @@ RULES = (
     declare_rule("no_capacity", "The node has not so much memory left"),
     declare_rule("node_not_active", "The node does not take instances"),
     declare_rule("wrong_endpoints", "The endpoints are not those of exactly the instance's ports"),
+    declare_rule("secret_too_large", "All values of the secret together would be too large"),
     declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),
 )
 
@@ -126,6 +127,7 @@ async def _decide(request: Request, submission: Submission, headers: CommandHead
             raise UnauthenticatedError from None
         index = refusal.command_index if submission.name == BUNDLE else None
         members: dict[str, Any] = {} if index is None else {"command_index": index}
+
         raise Problem(refusal.code, refusal.detail, **members) from None
     except AppendUnavailableError:
         raise unavailable("The log could not be written in time; repeat with the same Idempotency-Key") from None

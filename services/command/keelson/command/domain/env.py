@@ -9,10 +9,11 @@ from keelson.command.domain.app import App
 from keelson.command.domain.deploy_state import supersede_open
 from keelson.command.domain.quota import Wanted, limit_count, limit_wanted
 from keelson.command.domain.release import ports_of
+from keelson.command.domain.secret_state import erase, read_bundle
 from keelson.command.fields import AppId, EnvId, Name, ProcessName, Text, VariableName
 from keelson.command.handlers import Command, Handler
 from keelson.command.refusal import Refusal
-from keelson.command.state import State
+from keelson.command.state import Aggregate, State
 from keelson.command.transaction import Transaction
 from keelson.events import Event
 from keelson.events.env import EnvConfigSet, EnvCreated, EnvDeleted, EnvReleaseSet, EnvRenamed, EnvScaled
@@ -87,7 +88,7 @@ class RenameEnv(Command, frozen=True, kw_only=True):
 
 
 class DeleteEnv(Command, frozen=True, kw_only=True):
-    """Delete an environment without routes and live instances; its name is free, an open deploy is superseded."""
+    """Delete an environment without routes and live instances, and its secret; an open deploy is superseded."""
 
     env_id: EnvId
 
@@ -137,6 +138,9 @@ async def delete_env(tx: Transaction, command: DeleteEnv) -> EnvResult:
     if await tx.held(instances_of(env.id)):
         raise Refusal("in_use", f"the environment {env.id} still has instances")
     await supersede_open(tx, env.state.deploy_id, "the environment was deleted")
+    secret = await read_bundle(tx, env.id)
+    if secret is not None:
+        erase(tx, secret)
     tx.append(env, EnvDeleted())
     return EnvResult(env.id)
 
@@ -151,10 +155,15 @@ async def scale_env(tx: Transaction, command: ScaleEnv) -> EnvResult:
             raise Refusal("quota_exceeded", f"{process} may have at most {MAX_REPLICAS} replicas, {wanted} are wanted")
     replicas = env.state.replicas | command.replicas
     if replicas != env.state.replicas:
-        after = Wanted.scaled(replicas, env.state.memory_bytes)
-        await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=after)
-        tx.append(env, EnvScaled(replicas=replicas, memory_bytes=after.memory_bytes))
+        await rescale(tx, env, replicas)
     return EnvResult(env.id)
+
+
+async def rescale(tx: Transaction, env: Aggregate[Env], replicas: dict[str, int]) -> None:
+    """Want so many replicas of each process of its release, within the quotas."""
+    after = Wanted.scaled(replicas, env.state.memory_bytes)
+    await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=after)
+    tx.append(env, EnvScaled(replicas=replicas, memory_bytes=after.memory_bytes))
 
 
 async def set_env_config(tx: Transaction, command: SetEnvConfig) -> EnvResult:
