@@ -12,6 +12,8 @@ from typing import Any
 Event = Mapping[str, Any]
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 Views = dict[str, Rows]
+# What secrets' versions hold.
+Vault = Mapping[tuple[str, int], Mapping[str, str]]
 
 VIEWS = (
     *("orgs", "members", "principals", "credentials", "projects"),
@@ -126,7 +128,6 @@ def faults_of_rules(events: Iterable[Event]) -> list[str]:
     names: dict[Any, dict[str, str]] = defaultdict(dict)
     numbers: Counter[str] = Counter()
     opened: dict[str, set[str]] = defaultdict(set)
-    routed: dict[str, Routed] = defaultdict(Routed)
     events = list(events)
     placed = Placed()
     for event in events:
@@ -149,9 +150,28 @@ def faults_of_rules(events: Iterable[Event]) -> list[str]:
             if len(deploys) > 1:
                 faults.append(f"{event['env_id']} has the open deploys {sorted(deploys)}")
         faults += placed.faults_after(event, payload)
-        if aggregate in ("env", "route"):
-            faults += routed[event["env_id"]].faults_after(event, payload)
+    faults += _faults_of_envs(events)
     return faults + _faults_of_members(each for each in events if each["type"].startswith("org."))
+
+
+def _faults_of_envs(events: Iterable[Event]) -> list[str]:
+    """Name what is wrong about environments' routes, whenever a command ends, and about their secrets."""
+    routed: dict[str, Routed] = defaultdict(Routed)
+    bundles: dict[str, Bundles] = defaultdict(Bundles)
+    touched: set[str] = set()
+    faults: list[str] = []
+    for event in events:
+        aggregate = event["type"].partition(".")[0]
+        payload = json.loads(event["payload"])
+        if aggregate in ("env", "route"):
+            routed[event["env_id"]].follow(event, payload)
+            touched.add(event["env_id"])
+        elif aggregate == "secret":
+            faults += bundles[event["env_id"]].faults_after(event, payload)
+        if event["command_end"]:
+            faults += [fault for env_id in sorted(touched) for fault in routed[env_id].faults_at(event["position"])]
+            touched.clear()
+    return faults
 
 
 def _faults_of_members(events: Iterable[Event]) -> list[str]:
@@ -187,6 +207,28 @@ class Members:
         return faults + ([f"{event['org_id']} has lost its last owner at {event['position']}"] if lost else [])
 
 
+class Bundles:
+    """The secrets of an environment: one at a time, its versions without gaps."""
+
+    def __init__(self) -> None:
+        self._live: str | None = None
+        self._version = 0
+
+    def faults_after(self, event: Event, payload: dict[str, Any]) -> list[str]:
+        """Follow an event of a secret; name what is wrong about it."""
+        expected = None if event["type"] == "secret.created" else event["aggregate_id"]
+        faults = [f"{event['aggregate_id']} {event['type']} beside {self._live}"] if self._live != expected else []
+        match event["type"]:
+            case "secret.created":
+                self._live, self._version = event["aggregate_id"], 0
+            case "secret.deleted":
+                self._live = None
+            case "secret.version_set":
+                self._version += 1
+                faults += [f"{self._live} has version {payload['version']}"] * (payload["version"] != self._version)
+        return faults
+
+
 class Routed:
     """An environment: the ports that its release has, and where its routes lead."""
 
@@ -194,8 +236,8 @@ class Routed:
         self._ports: set[tuple[str, str]] = set()
         self._routes: dict[str, tuple[str, str]] = {}
 
-    def faults_after(self, event: Event, payload: dict[str, Any]) -> list[str]:
-        """Follow an event of the environment, or of one of its routes; name every route that leads nowhere after it."""
+    def follow(self, event: Event, payload: dict[str, Any]) -> None:
+        """Follow an event of the environment, or of one of its routes."""
         match event["type"]:
             case "route.created" | "route.updated":
                 self._routes[event["aggregate_id"]] = (payload["process"], payload["port"])
@@ -206,8 +248,58 @@ class Routed:
                 self._ports = {(name, port["name"]) for name, process in processes for port in process["ports"]}
             case "env.deleted":
                 self._ports = set()
+
+    def faults_at(self, position: int) -> list[str]:
+        """Name every route that leads nowhere when a command has ended."""
         lost = [route_id for route_id, place in self._routes.items() if place not in self._ports]
-        return [f"{route_id} leads nowhere after {event['position']}" for route_id in lost]
+        return [f"{route_id} leads nowhere after {position}" for route_id in lost]
+
+
+def desired_at(events: Iterable[Event], env_id: str, position: int, vault: Vault) -> dict[str, Any] | None:
+    """Give what an environment should be by the commands that were complete at a position; None if it was not there.
+
+    One flat map, so that two of them differ in what any name has another value; an empty secret is as good as none.
+    """
+    past = [event for event in events if event["position"] <= position]
+    while past and not past[-1]["command_end"]:
+        past.pop()
+    own = [event for event in past if event["env_id"] == env_id]
+    desired: dict[str, Any] = {}
+    routes: dict[str, str] = {}
+    for event in own:
+        _desire(desired, routes, event, vault)
+    there = any(event["type"] == "env.created" for event in own)
+    return {name: value for name, value in desired.items() if value != {}} if there else None
+
+
+def _desire(desired: dict[str, Any], routes: dict[str, str], event: Event, vault: Vault) -> None:
+    """Follow an event; `routes` are the names that routes have in the map."""
+    payload = json.loads(event["payload"])
+    match event["type"]:
+        case "env.release_set":
+            desired["release"] = {name: payload[name] for name in ("release_id", "release_number")}
+            replicas = {name: process["replicas"] for name, process in payload["processes"].items()}
+            _exchange(desired, "replicas/", replicas)
+        case "env.scaled":
+            _exchange(desired, "replicas/", payload["replicas"])
+        case "env.config_set":
+            _exchange(desired, "variables/", payload["variables"])
+        case "route.created" | "route.updated":
+            desired.pop(routes.get(event["aggregate_id"], ""), None)
+            routes[event["aggregate_id"]] = f"routes/{payload['hostname']}"
+            desired[routes[event["aggregate_id"]]] = {name: payload[name] for name in ("process", "port")}
+        case "route.deleted":
+            desired.pop(routes.pop(event["aggregate_id"]))
+        case "secret.version_set":
+            _exchange(desired, "secret", {"": vault[event["aggregate_id"], payload["version"]]})
+        case "secret.deleted":
+            _exchange(desired, "secret", {})
+
+
+def _exchange(desired: dict[str, Any], prefix: str, values: Mapping[str, Any]) -> None:
+    for name in [name for name in desired if name.startswith(prefix)]:
+        del desired[name]
+    desired |= {prefix + name: value for name, value in values.items()}
 
 
 class Placed:
@@ -286,7 +378,9 @@ def _stamps(event: Event, created_at: Any) -> dict[str, Any]:
     }
 
 
-def _apply(views: Views, aggregate: str, event: Event, payload: dict[str, Any]) -> None:
+def _apply(  # noqa: C901 - a case for each kind of event that says more than its payload
+    views: Views, aggregate: str, event: Event, payload: dict[str, Any]
+) -> None:
     rows = views[_COLLECTIONS[aggregate]]
     key = (event["aggregate_id"],)
     if event["type"].endswith(".created") or event["type"] in _BEGINNINGS:

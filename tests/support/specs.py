@@ -11,6 +11,7 @@ and the states that handlers saw, which must be those that the events fold to.
 
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -108,11 +109,15 @@ class OpenSealer:
 
 
 class Stored(NamedTuple):
-    """What is in the vault: people's e-mails, and secrets' values by their versions; and where commands end."""
+    """What is in the vault: people's e-mails, and secrets' values by their versions.
+
+    And what facts do not say: at which positions commands end (each is one by default), and how many ids were minted.
+    """
 
     emails: Mapping[str, str] = {}
     secrets: Mapping[tuple[str, int], dict[str, str]] = {}
     ends: Collection[int] = ()
+    minted: int = 0
 
 
 class History:
@@ -238,18 +243,20 @@ class Given:
         emails: Mapping[str, str] | None = None,
         secrets: Mapping[tuple[str, int], dict[str, str]] | None = None,
         ends: Collection[int] = (),
+        minted: int = 0,
     ) -> "Given":
         """Let the vault hold people's e-mails, by their ids, and secrets' values, by their ids and versions.
 
-        `ends` are the positions at which commands end; by default each fact is a command of its own.
+        `ends` are the positions at which commands end; `minted` is how many ids were given already.
         """
-        stored = Stored({**self._stored.emails, **(emails or {})}, {**self._stored.secrets, **(secrets or {})}, ends)
+        values = {**self._stored.secrets, **(secrets or {})}
+        stored = Stored({**self._stored.emails, **(emails or {})}, values, ends, minted)
         return Given(self._facts, stored, self._identity, self._now)
 
     def when(self, *commands: Command) -> "Outcome":
         """Run the handlers of one command, or of several as a bundle."""
         history = History(self._facts, self._stored)
-        ids, tokens = iter(range(1, 1000)), iter(range(1, 1000))
+        ids, tokens = count(self._stored.minted + 1), count(1)
         supply = Supply(lambda prefix: minted(prefix, next(ids)), lambda: token(next(tokens)), OpenSealer())
         tx = Transaction(history, StateCache("epoch"), supply, identity=self._identity, now=self._now)
         results: list[tuple[Any, int]] = []
@@ -361,16 +368,22 @@ class Outcome:
 
     def secrets(self, *secrets: tuple[str, int | None, dict[str, str] | None]) -> "Outcome":
         """Expect these changes of secrets in the vault: id, version and values; None twice where all are erased."""
-        found = [
+        assert self.vaulted == list(secrets)
+        return self
+
+    @property
+    def vaulted(self) -> list[tuple[str, int | None, dict[str, str] | None]]:
+        """What changes of secrets in the vault: id, version and values; None twice where all are erased."""
+        return [
             (
                 row.secret_id,
                 row.version,
-                row.sealed and OpenSealer().open(row.secret_id, row.version or 0, "key", row.sealed),
+                None
+                if row.sealed is None
+                else OpenSealer().open(row.secret_id, row.version or 0, row.key_id or "", row.sealed),
             )
             for row in self._tx.vault.secrets
         ]
-        assert found == list(secrets)
-        return self
 
     def as_appended(self) -> list[Fact] | str:
         """Give what follows at the append, which knows who holds a name: events with all ids, or a refusal's code."""

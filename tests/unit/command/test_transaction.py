@@ -112,7 +112,7 @@ async def test_what_is_sealed_can_be_opened_by_a_later_command() -> None:
     tx = begin(stored=Stored(secrets={(SECRET, 1): {"A": "1"}}))
     assert await tx.open_secret(SECRET, 1) == {"A": "1"}
     assert await tx.open_secret(SECRET, 2) is None
-    assert tx.seal_secret(SECRET, 2, {"B": "2"}) == OpenSealer().digest({"B": "2"})
+    assert tx.seal_secret(SECRET, 2, {"B": "2"}) == OpenSealer().digest(SECRET, {"B": "2"})
     assert await tx.open_secret(SECRET, 2) == {"B": "2"}
     tx.erase_secret(SECRET)
     assert await tx.open_secret(SECRET, 1) is None

@@ -1,5 +1,6 @@
 """Reading the log: by position, by aggregate, filtered. Each function is one statement, and so one snapshot (F3)."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Literal
@@ -19,6 +20,8 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 _READ_HEAD = load(__file__, "read_head")
 _READ_PAGE = load(__file__, "read_page")
 _READ_AGGREGATE = load(__file__, "read_aggregate")
+_READ_ENV = load(__file__, "read_env")
+_READ_COMMAND_END = load(__file__, "read_command_end")
 _READ_FILTERED = load(__file__, "read_filtered")
 _READ_POSITION_AT = load(__file__, "read_position_at")
 
@@ -84,6 +87,19 @@ async def read_page(db: Database, after: Position, limit: int, *, max_bytes: int
 async def read_aggregate(db: Database, aggregate_id: str, after_seq: int = 0, limit: int = 1000) -> list[Envelope]:
     """Give an aggregate's events after a seq, in order; empty if there are none."""
     return [Envelope(*row) for row in await db.fetch(_READ_AGGREGATE, aggregate_id, after_seq, limit)]
+
+
+async def read_env(
+    db: Database, env_id: str, types: Sequence[str], *, after: Position, until: Position, limit: int
+) -> list[Envelope]:
+    """Give events after a position and up to another, in order, of an environment's aggregates of these types."""
+    return [Envelope(*row) for row in await db.fetch(_READ_ENV, env_id, after, until, types, limit)]
+
+
+async def read_command_end(db: Database, position: int) -> Position | None:
+    """Give the last position up to this one at which a command ends, 0 if there is none; None beyond the head."""
+    found: Position | None = await db.fetchval(_READ_COMMAND_END, position)
+    return found
 
 
 async def read_filtered(

@@ -1,17 +1,19 @@
 """Reading cold aggregates and scopes from the log, for transactions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from keelson.command.state import Aggregate, S
 from keelson.command.vault import SealedSecret
-from keelson.events import REGISTRY, Envelope
-from keelson.events.ids import AggregateId, Seq
+from keelson.events import REGISTRY, Envelope, Event
+from keelson.events.ids import AggregateId, Position, Seq
 from keelson.log.confirm import ScopeState, count_held, read_holder, read_holders, read_scope
 from keelson.log.database import Pool
 from keelson.log.queries import load
-from keelson.log.read import read_aggregate
+from keelson.log.read import read_aggregate, read_command_end, read_env
 
 PAGE = 1000
+# Of an environment: each may have all its variables in it.
+ENV_PAGE = 200
 
 _FIND_PERSON = load(__file__, "find_person")
 _READ_SECRET = load(__file__, "read_secret")
@@ -59,6 +61,22 @@ class LogReader:
     async def read_holder(self, scope: str, key: str) -> AggregateId | None:
         """Give the aggregate that holds a key, if one does."""
         return await read_holder(self._pool, scope, key)
+
+    async def read_command_end(self, position: int) -> Position | None:
+        """Give the last position up to this one at which a command ends, 0 if there is none; None beyond the head."""
+        return await read_command_end(self._pool, position)
+
+    async def read_env(
+        self, env_id: str, after: Position, until: Position, types: Sequence[str]
+    ) -> list[tuple[Position, AggregateId, Event]]:
+        """Give a page of the events of an environment's aggregates of these types, in order; empty at the end.
+
+        Raises UnknownEventError for an event that a newer writer wrote.
+        """
+        page = await read_env(self._pool, env_id, types, after=after, until=until, limit=ENV_PAGE)
+        return [
+            (each.position, each.aggregate_id, REGISTRY.decode(each.type, each.version, each.payload)) for each in page
+        ]
 
     async def find_person(self, email: str) -> str | None:
         """Give the person who has an e-mail, in whichever case."""

@@ -1,13 +1,24 @@
 """What a handler answers when a rule forbids the command: a code and a sentence, no HTTP."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """One of several reasons; `pointer` is the JSON Pointer of the field that it is about."""
+
+    pointer: str
+    detail: str
+
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure
     """The command is refused on the state that its transaction read; it is confirmed before anybody hears of it."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, reasons: Sequence[Reason] = ()) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.reasons = tuple(reasons)
         # Which of a request's commands was refused, if it is one's; set by whoever runs them.
         self.command_index: int | None = None
 

@@ -1,11 +1,25 @@
 """The registry: which commands exist, and which aggregates they are about."""
 
-from keelson.command.domain import app, deploy, env, instance, member, node, org, principal, project, release, route, secret
+from keelson.command.domain import (
+    app,
+    deploy,
+    env,
+    instance,
+    member,
+    node,
+    org,
+    principal,
+    project,
+    release,
+    rollback,
+    route,
+    secret,
+)
 from keelson.command.handlers import Handler
 from keelson.command.state import State
 
 # One line per aggregate.
-MODULES = (org, member, principal, project, app, env, release, deploy, route, node, instance, secret)
+MODULES = (org, member, principal, project, app, env, release, deploy, route, node, instance, secret, rollback)
 
 STATES: dict[str, type[State]] = {
     each.aggregate_type: each

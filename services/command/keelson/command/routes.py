@@ -19,7 +19,7 @@ from keelson.service.credentials import UnauthenticatedError
 from keelson.service.headers import require_known
 from keelson.service.json import JsonResponse
 from keelson.service.openapi import Operation
-from keelson.service.problems import Problem, declare_rule, unavailable
+from keelson.service.problems import FieldError, Problem, declare_rule, unavailable
 from keelson.service.routing import Route
 from keelson.views import PROJECTIONS
 
@@ -36,6 +36,7 @@ RULES = (
     declare_rule("node_not_active", "The node does not take instances"),
     declare_rule("wrong_endpoints", "The endpoints are not those of exactly the instance's ports"),
     declare_rule("secret_too_large", "All values of the secret together would be too large"),
+    declare_rule("cannot_restore", "What it was then cannot be had any more"),
     declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),
 )
 
@@ -127,8 +128,8 @@ async def _decide(request: Request, submission: Submission, headers: CommandHead
             raise UnauthenticatedError from None
         index = refusal.command_index if submission.name == BUNDLE else None
         members: dict[str, Any] = {} if index is None else {"command_index": index}
-
-        raise Problem(refusal.code, refusal.detail, **members) from None
+        errors = [FieldError(reason.pointer, reason.detail) for reason in refusal.reasons]
+        raise Problem(refusal.code, refusal.detail, errors=errors, **members) from None
     except AppendUnavailableError:
         raise unavailable("The log could not be written in time; repeat with the same Idempotency-Key") from None
     return answer, await _wait(request, answer, headers.wait_s)

@@ -1,6 +1,6 @@
 """The transaction: all that a handler sees. It reads, it decides, and it remembers what it read."""
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +10,7 @@ from keelson.command.refusal import Refusal, name_taken, not_found
 from keelson.command.state import Aggregate, S, State, StateCache
 from keelson.command.vault import Sealer, Vault, VaultReader
 from keelson.events import Event, Ids, Release
-from keelson.events.ids import AggregateId, Seq
+from keelson.events.ids import AggregateId, Position, Seq
 from keelson.log.confirm import ScopeState
 from keelson.log.decision import CredentialKind, FreedScope, Limit, NewEvent, ReadSet, TakenKey
 
@@ -34,6 +34,18 @@ class Reader(VaultReader, Protocol):
 
     async def read_holder(self, scope: str, key: str) -> AggregateId | None:
         """Give the aggregate that holds a key, if one does."""
+
+    async def read_command_end(self, position: int) -> Position | None:
+        """Give the last position up to this one at which a command ends, 0 if there is none; None beyond the head."""
+
+    async def read_env(
+        self, env_id: str, after: Position, until: Position, types: Sequence[str]
+    ) -> Sequence[tuple[Position, AggregateId, Event]]:
+        """Give a page of the events of an environment's aggregates of these types, in order; empty at the end."""
+
+
+class NotReachedError(Exception):
+    """A position that the log has not come to."""
 
 
 class Supply(NamedTuple):
@@ -128,6 +140,23 @@ class Transaction:
             self.reads.keys[scope, key] = await self._reader.read_holder(scope, key)
         found = self.reads.keys[scope, key]
         return None if found is None or (scope, found) in self.freed else found
+
+    async def env_history(
+        self, env_id: str, until: int, types: Sequence[str]
+    ) -> AsyncIterator[tuple[AggregateId, Event]]:
+        """Go over the events of an environment's aggregates of these types, of commands complete by a position.
+
+        They are of the past, which does not change within an epoch, and so are not part of the read set. This
+        transaction's own are not among them. Raises NotReachedError for a position beyond the head.
+        """
+        end = await self._reader.read_command_end(until)
+        if end is None:
+            raise NotReachedError
+        after = Position(0)
+        while page := await self._reader.read_env(env_id, after, end, types):
+            for _, aggregate_id, event in page:
+                yield aggregate_id, event
+            after = page[-1][0]
 
     def limit(self, scope: str, *, held: int | None = None, amount: int | None = None, refusal: Refusal) -> None:
         """Let a scope hold at most so many keys, and so much, as this command leaves it; else it is this refusal.

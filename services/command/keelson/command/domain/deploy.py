@@ -1,5 +1,6 @@
 """Deploys: a release on its way into an environment, one open at a time."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from keelson.command.state import Aggregate
 from keelson.command.transaction import Transaction
 from keelson.events.deploy import DeployCreated, DeployKind, DeployStatusChanged
 from keelson.events.env import EnvProcess, EnvReleaseSet
+from keelson.events.ids import AggregateId
 from keelson.events.release import Process
 from keelson.events.route import hostnames_in
 
@@ -49,22 +51,44 @@ class DeployResult(msgspec.Struct, frozen=True):
 async def create_deploy(tx: Transaction, command: CreateDeploy) -> DeployResult:
     """Queue it and set the environment's release, at once, unless that would break a route or a quota."""
     env = await tx.get(Env, command.env_id)
-    release = await tx.get(Release, command.release_id)
+    release = await get_deployable(tx, env, command.release_id)
+    replicas = scaled(release.state, env.state.replicas)
+    deploy_id = await start_deploy(tx, env, release, replicas, kind=command.kind, chosen_id=command.deploy_id)
+    return DeployResult(deploy_id)
+
+
+async def start_deploy(
+    tx: Transaction,
+    env: Aggregate[Env],
+    release: Aggregate[Release],
+    replicas: Mapping[str, int],
+    *,
+    kind: DeployKind,
+    chosen_id: str | None = None,
+) -> AggregateId:
+    """Queue a deploy in the place of an open one, and set the environment's release with so many of each process.
+
+    Raises Refusal for more than the quotas allow.
+    """
+    processes = {name: _replicated(process, replicas[name]) for name, process in release.state.processes.items()}
+    await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=Wanted.of(processes.values()))
+    deploy_id = await tx.new_id(Deploy, chosen_id)
+    await supersede_open(tx, env.state.deploy_id, f"deploy {deploy_id} took its place")
+    number = release.state.number
+    tx.create(Deploy, deploy_id, env.ids, DeployCreated(release_id=release.id, release_number=number, kind=kind))
+    tx.append(
+        env, EnvReleaseSet(deploy_id=deploy_id, release_id=release.id, release_number=number, processes=processes)
+    )
+    return deploy_id
+
+
+async def get_deployable(tx: Transaction, env: Aggregate[Env], release_id: str) -> Aggregate[Release]:
+    """Give a release that the environment can run as it is. Raises Refusal."""
+    release = await tx.get(Release, release_id)
     if release.ids.app_id != env.ids.app_id:
         raise Refusal("wrong_app", f"release {release.id} is of another app than environment {env.id}")
     await _require_unbroken(tx, env, release)
-    processes = _scaled(release, env)
-    await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=Wanted.of(processes.values()))
-    deploy_id = await tx.new_id(Deploy, command.deploy_id)
-    await supersede_open(tx, env.state.deploy_id, f"deploy {deploy_id} took its place")
-    number = release.state.number
-    created = DeployCreated(release_id=release.id, release_number=number, kind=command.kind)
-    tx.create(Deploy, deploy_id, env.ids, created)
-    tx.append(
-        env,
-        EnvReleaseSet(deploy_id=deploy_id, release_id=release.id, release_number=number, processes=processes),
-    )
-    return DeployResult(deploy_id)
+    return release
 
 
 async def _require_unbroken(tx: Transaction, env: Aggregate[Env], release: Aggregate[Release]) -> None:
@@ -80,11 +104,9 @@ async def _require_unbroken(tx: Transaction, env: Aggregate[Env], release: Aggre
         raise Refusal("route_would_break", f"release {release.id} would break {', '.join(broken[:MAX_NAMED])}{more}")
 
 
-def _scaled(release: Aggregate[Release], env: Aggregate[Env]) -> dict[str, EnvProcess]:
-    """Give the release's processes as the environment wants them: one replica of what it never scaled."""
-    return {
-        name: _replicated(process, env.state.replicas.get(name, 1)) for name, process in release.state.processes.items()
-    }
+def scaled(release: Release, replicas: Mapping[str, int]) -> dict[str, int]:
+    """Give how many of a release's processes an environment with these replicas wants: one of what it never scaled."""
+    return {name: replicas.get(name, 1) for name in release.processes}
 
 
 def _replicated(process: Process, replicas: int) -> EnvProcess:

@@ -23,6 +23,7 @@ class Deploy(State, frozen=True, kw_only=True):
     noun: ClassVar[str] = "deploy"
 
     status: DeployStatus
+    release_id: str
 
     @property
     def is_open(self) -> bool:
@@ -33,8 +34,8 @@ class Deploy(State, frozen=True, kw_only=True):
     def evolve(cls, state: "Deploy | None", event: Event) -> "Deploy":
         """Give the state after an event."""
         match state, event:
-            case None, DeployCreated():
-                return cls(status="queued")
+            case None, DeployCreated(release_id=release_id):
+                return cls(status="queued", release_id=release_id)
             case Deploy(), DeployStatusChanged(status=status):
                 return msgspec.structs.replace(state, status=status)
             case _:
