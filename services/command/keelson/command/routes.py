@@ -35,6 +35,7 @@ RULES = (
     declare_rule("no_capacity", "The node has not so much memory left"),
     declare_rule("node_not_active", "The node does not take instances"),
     declare_rule("wrong_endpoints", "The endpoints are not those of exactly the instance's ports"),
+    declare_rule("instance_stopped", "The instance has stopped, or should"),
     declare_rule("secret_too_large", "All values of the secret together would be too large"),
     declare_rule("cannot_restore", "What it was then cannot be had any more"),
     declare_rule("route_would_break", "The release lacks a process or a port that a route leads to"),

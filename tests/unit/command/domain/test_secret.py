@@ -5,14 +5,38 @@ from typing import Any
 import msgspec
 import pytest
 
+from keelson.access import Identity
 from keelson.command.domain.env import DeleteEnv
-from keelson.command.domain.secret import MAX_BYTES, DeleteSecret, SetSecret
+from keelson.command.domain.secret import MAX_BYTES, DeleteSecret, RevealResult, RevealSecret, SetSecret
+from keelson.command.fields import once_only
+from keelson.events import Actor, Event
 from keelson.events.env import EnvCreated, EnvDeleted
-from keelson.events.secret import SecretCreated, SecretDeleted, SecretVersionSet
-from support.specs import ENV, ENV_EXISTS, SECRET, Fact, Given, given, id_of, minted
+from keelson.events.instance import (
+    InstanceAllocated,
+    InstanceDesiredStateChanged,
+    InstanceSpec,
+    InstanceStatusChanged,
+)
+from keelson.events.node import NodeEnrolled, NodeEnrollmentCreated
+from keelson.events.secret import SecretCreated, SecretDeleted, SecretRevealed, SecretVersionSet
+from support.specs import (
+    ENV,
+    ENV_EXISTS,
+    INSTANCE,
+    NODE,
+    NOW,
+    OPERATOR,
+    RELEASE,
+    SECRET,
+    Fact,
+    Given,
+    given,
+    id_of,
+    minted,
+)
 
 MADE = minted("secret", 1)
-OTHER_ENV = id_of("env", 2)
+OTHER_ENV, OTHER_NODE = id_of("env", 2), id_of("node", 2)
 BUNDLE = f"secret.of:{ENV}"
 
 TOKEN = {"TOKEN": "t1"}
@@ -137,3 +161,64 @@ def test_a_secret_is_of_one_environment() -> None:
 
 def test_values_that_the_vault_lost_are_not_taken_for_none() -> None:
     given(*SET).when(setting(TOKEN="t2")).then_refused("not_found")
+
+
+REPORTER = Identity(Actor("node", NODE), "node", "c", NODE)
+SPEC = InstanceSpec(image="shop@sha256:0", command=("x",), cpu_millis=1, memory_bytes=1)
+NODES: tuple[Fact, ...] = tuple(
+    fact
+    for number, node_id in enumerate((NODE, OTHER_NODE))
+    for fact in (
+        (node_id, NodeEnrollmentCreated(expires_at=NOW, credential_id=f"t{number}")),
+        (
+            node_id,
+            NodeEnrolled(name=f"n{number}", labels={}, cpu_millis=9, memory_bytes=9, credential_id="c"),
+        ),
+    )
+)
+REVEAL = RevealSecret(instance_id=INSTANCE)
+
+
+def placed(version: int | None, *then: Event, node_id: str = NODE) -> Given:
+    """Begin with both values at version 1, TOKEN alone at version 2, and an instance that names a version."""
+    allocated = InstanceAllocated(
+        process="web", release_id=RELEASE, release_number=1, secret_version=version, spec=SPEC, spec_hash="h"
+    )
+    instance: tuple[Fact, ...] = (
+        (INSTANCE, allocated, {"env_id": ENV, "node_id": node_id}),
+        *((INSTANCE, event) for event in then),
+    )
+    known = given(*SET, VERSION_2, *NODES, *instance)
+    return known.having(secrets={(SECRET, 1): BOTH, (SECRET, 2): TOKEN}).by(REPORTER)
+
+
+VERSION_2 = version(2, TOKEN)
+
+
+@pytest.mark.parametrize(("number", "values"), [(1, BOTH), (2, TOKEN)])
+def test_its_node_is_told_the_version_that_an_instance_names(number: int, values: dict[str, str]) -> None:
+    told: Fact = (SECRET, SecretRevealed(version=number, node_id=NODE, instance_id=INSTANCE))
+    placed(number).when(REVEAL).then(told).answering(version=number, values=values).secrets()
+    placed(number).when(REVEAL, REVEAL).then(told, told)
+
+
+def test_nobody_else_is_told_operators_least_of_all() -> None:
+    placed(1).by(OPERATOR).when(REVEAL).then_refused("forbidden")
+    placed(1, node_id=OTHER_NODE).when(REVEAL).then_refused("not_found")
+
+
+@pytest.mark.parametrize(
+    "event", [InstanceStatusChanged(status="stopped"), InstanceDesiredStateChanged(desired_state="stopped")]
+)
+def test_for_what_has_stopped_or_should_nobody_is_told(event: Event) -> None:
+    placed(1, event).when(REVEAL).then_refused("instance_stopped")
+    placed(1, InstanceStatusChanged(status="failed", reason_code="x")).when(REVEAL).answering(version=1, values=BOTH)
+
+
+def test_an_instance_without_a_secret_is_told_nothing() -> None:
+    placed(None).when(REVEAL).then_refused("not_found")
+    placed(3).when(REVEAL).then_refused("not_found")
+
+
+def test_the_values_are_told_once() -> None:
+    assert once_only(RevealResult) == ("values",)

@@ -6,12 +6,13 @@ import msgspec
 from msgspec import Meta
 
 from keelson.command.domain.env import Env
+from keelson.command.domain.instance_state import Instance
 from keelson.command.domain.secret_state import Secret, erase, get_values, read_bundle, set_version
-from keelson.command.fields import EnvId, SecretId, SecretValue, VariableName
+from keelson.command.fields import ONCE, EnvId, InstanceId, SecretId, SecretValue, VariableName
 from keelson.command.handlers import Command, Handler
 from keelson.command.refusal import Refusal
 from keelson.command.transaction import Transaction
-from keelson.events.secret import SecretCreated
+from keelson.events.secret import SecretCreated, SecretRevealed
 
 # What all values of a bundle may have together, names included, in UTF-8; a process gets them as its environment, for
 # which Linux has 2 MiB by default, with all that is not secret.
@@ -37,11 +38,24 @@ class DeleteSecret(Command, frozen=True, kw_only=True):
     secret_id: SecretId
 
 
+class RevealSecret(Command, frozen=True, kw_only=True):
+    """Tell the node that runs an instance the values of the version that the instance names; nobody else is told."""
+
+    instance_id: InstanceId
+
+
 class SecretResult(msgspec.Struct, frozen=True):
     """Which secret, and the version that it has."""
 
     secret_id: str
     version: int
+
+
+class RevealResult(msgspec.Struct, frozen=True):
+    """A version and its values, which are told once: whoever needs them again asks again, under another key."""
+
+    version: int
+    values: Annotated[dict[str, str] | None, ONCE]
 
 
 async def set_secret(tx: Transaction, command: SetSecret) -> SecretResult:
@@ -66,6 +80,20 @@ async def delete_secret(tx: Transaction, command: DeleteSecret) -> SecretResult:
     return SecretResult(secret.id, secret.state.version)
 
 
+async def reveal_secret(tx: Transaction, command: RevealSecret) -> RevealResult:
+    """Tell the values, and that they were told."""
+    instance = await tx.get(Instance, command.instance_id)
+    version, node_id = instance.state.secret_version, str(instance.ids.node_id)
+    if instance.state.status == "stopped" or instance.state.desired_state == "stopped":
+        raise Refusal("instance_stopped", f"instance {instance.id} has stopped, or should")
+    secret = await read_bundle(tx, str(instance.ids.env_id)) if version is not None else None
+    values = await tx.open_secret(secret.id, version) if secret is not None and version is not None else None
+    if secret is None or version is None or values is None:
+        raise Refusal("not_found", f"there is no secret for instance {instance.id}")
+    tx.append(secret, SecretRevealed(version=version, node_id=node_id, instance_id=instance.id))
+    return RevealResult(version, values)
+
+
 def _require_room(values: dict[str, str]) -> None:
     size = sum(len(name.encode()) + len(value.encode()) for name, value in values.items())
     if size > MAX_BYTES:
@@ -82,4 +110,5 @@ HANDLERS = (
         target="secret_id",
         needs_reason=True,
     ),
+    Handler(name="secret.reveal", command=RevealSecret, handle=reveal_secret, result=RevealResult),
 )

@@ -47,7 +47,8 @@ class Secret(State, frozen=True, kw_only=True):
 async def read_bundle(tx: Transaction, env_id: str) -> Aggregate[Secret] | None:
     """Give an environment's bundle, if it has one; that it has none joins the read set too."""
     secret_id = await tx.holder(bundles_of(env_id), BUNDLE)
-    return await tx.get(Secret, secret_id) if secret_id else None
+    found = await tx.read(Secret, secret_id) if secret_id else None
+    return None if found is None or found.state.deleted else found
 
 
 async def get_values(tx: Transaction, secret: Aggregate[Secret]) -> dict[str, str]:
