@@ -34,7 +34,8 @@ class Ended(NamedTuple):
     complained: str
 
 
-async def _run(dsn: str | None, *arguments: str, **variables: Path) -> Ended:
+async def run_cli(dsn: str | None, *arguments: str, **variables: str | Path) -> Ended:
+    """Run a command of the command line, with the environment that it needs beside."""
     environ = {name: value for name, value in os.environ.items() if name != "KEELSON_DATABASE_URL"}
     environ |= {name: str(value) for name, value in variables.items()}
     process = await asyncio.create_subprocess_exec(
@@ -58,14 +59,14 @@ def _is_one_clear_line(ended: Ended) -> bool:
 
 async def test_migrate_says_what_it_applied_and_changes_nothing_the_second_time(cluster: Cluster) -> None:
     async with cluster.fresh_database(migrated=False) as database:
-        assert await _run(database.owner_dsn, "migrate") == (
+        assert await run_cli(database.owner_dsn, "migrate") == (
             0,
             [*(f"applied {name}" for name in NAMES), UP_TO_DATE],
             "",
         )
         async with connected(database.owner_dsn) as owner:
             assert (await read_head(owner)).position == 1
-        assert await _run(database.owner_dsn, "migrate") == (0, [UP_TO_DATE], "")
+        assert await run_cli(database.owner_dsn, "migrate") == (0, [UP_TO_DATE], "")
 
 
 async def test_the_password_may_come_from_a_file_of_its_own(database: Database, tmp_path: Path) -> None:
@@ -74,9 +75,9 @@ async def test_the_password_may_come_from_a_file_of_its_own(database: Database, 
     (tmp_path / "password").write_text(f"{password}\n")
     (tmp_path / "url").write_text(f"{role}@{rest}\n")
     files = {"KEELSON_DATABASE_URL_FILE": tmp_path / "url", "KEELSON_DATABASE_PASSWORD_FILE": tmp_path / "password"}
-    assert await _run(None, "migrate", **files) == (0, [UP_TO_DATE], "")
+    assert await run_cli(None, "migrate", **files) == (0, [UP_TO_DATE], "")
     (tmp_path / "password").write_text("other")
-    ended = await _run(None, "migrate", **files)
+    ended = await run_cli(None, "migrate", **files)
     assert (ended.code, _is_one_clear_line(ended)) == (2, True)
     assert "password authentication failed" in ended.complained
 
@@ -91,7 +92,7 @@ async def test_migrate_sets_the_passwords_of_the_services_roles_from_files(tmp_p
         for attempt in ("first", "second"):
             for role in SERVICE_ROLES:
                 (tmp_path / role).write_text(f"{attempt}/of {role}'s\n")
-            ended = await _run(owner, "migrate", "--passwords", str(tmp_path))
+            ended = await run_cli(owner, "migrate", "--passwords", str(tmp_path))
             assert (ended.code, ended.said[0]) == (0, "the services' roles have their passwords"), ended
             for role in SERVICE_ROLES:
                 async with connected(with_role(owner, role, f"{attempt}/of {role}'s")) as connection:
@@ -104,7 +105,7 @@ async def test_a_password_that_cannot_be_read_is_told_by_its_file(
 ) -> None:
     if content is not None:
         (tmp_path / "keelson_command").write_bytes(content)
-    ended = await _run(database.owner_dsn, "migrate", "--passwords", str(tmp_path))
+    ended = await run_cli(database.owner_dsn, "migrate", "--passwords", str(tmp_path))
     assert ended.code == 2
     assert _is_one_clear_line(ended)
     assert f"{tmp_path}/keelson_command" in ended.complained
@@ -113,7 +114,7 @@ async def test_a_password_that_cannot_be_read_is_told_by_its_file(
 
 async def test_claims_are_verified_and_rebuilt(database: Database) -> None:
     right = "the claims are what the log says"
-    assert await _run(database.command_dsn, "claims", "verify") == (0, [right], "")
+    assert await run_cli(database.command_dsn, "claims", "verify") == (0, [right], "")
     app = made_id("app")
     async with connected(database.command_dsn) as command, connected(database.admin_dsn) as admin:
         await append_group(command, decide(await read_epoch(command), an_app("mine", app_id=app)))
@@ -124,10 +125,10 @@ async def test_claims_are_verified_and_rebuilt(database: Database) -> None:
         f"{scope} mine: held by {app} for 0 by the log, held by {app} for 5 by the table",
         f"{scope}: 1 keys for 0 by the log, 2 keys for 0 by the table",
     ]
-    assert await _run(database.command_dsn, "claims", "verify") == (1, [*named, "differences: 2"], "")
-    assert await _run(database.owner_dsn, "claims", "rebuild") == (0, [*named, "differences mended: 2"], "")
-    assert await _run(database.owner_dsn, "claims", "verify") == (0, [right], "")
-    assert await _run(database.owner_dsn, "claims", "rebuild") == (0, ["the claims were what the log says"], "")
+    assert await run_cli(database.command_dsn, "claims", "verify") == (1, [*named, "differences: 2"], "")
+    assert await run_cli(database.owner_dsn, "claims", "rebuild") == (0, [*named, "differences mended: 2"], "")
+    assert await run_cli(database.owner_dsn, "claims", "verify") == (0, [right], "")
+    assert await run_cli(database.owner_dsn, "claims", "rebuild") == (0, ["the claims were what the log says"], "")
 
 
 async def test_what_the_log_says_and_the_code_does_not_know_is_named(database: Database) -> None:
@@ -138,7 +139,7 @@ async def test_what_the_log_says_and_the_code_does_not_know_is_named(database: D
             " true, clock_timestamp(), '{}')"
         )
         await owner.execute("UPDATE log.head SET position = 2")
-    ended = await _run(database.command_dsn, "claims", "verify")
+    ended = await run_cli(database.command_dsn, "claims", "verify")
     assert ended.code == 2
     assert _is_one_clear_line(ended)
     assert "x.made" in ended.complained
@@ -150,9 +151,9 @@ async def test_a_role_without_the_right_is_told_so(cluster: Cluster, database: D
         await admin.execute("DELETE FROM log.claim_scopes; INSERT INTO log.claim_scopes VALUES ('other', 1, 0, 1)")
     if arguments == ["migrate"]:
         async with cluster.fresh_database(migrated=False) as empty:
-            ended = await _run(empty.command_dsn, *arguments)
+            ended = await run_cli(empty.command_dsn, *arguments)
     else:
-        ended = await _run(database.command_dsn, *arguments)
+        ended = await run_cli(database.command_dsn, *arguments)
     assert ended.code == 2
     assert _is_one_clear_line(ended), ended
     assert "may not do this" in ended.complained
@@ -160,7 +161,7 @@ async def test_a_role_without_the_right_is_told_so(cluster: Cluster, database: D
 
 async def test_a_database_that_is_no_log_is_told_of(cluster: Cluster) -> None:
     async with cluster.fresh_database(migrated=False) as database:
-        ended = await _run(database.owner_dsn, "claims", "verify")
+        ended = await run_cli(database.owner_dsn, "claims", "verify")
     assert ended.code == 2
     assert _is_one_clear_line(ended), ended
 
@@ -178,19 +179,19 @@ async def test_a_database_that_cannot_be_used_is_told_of_and_no_password_shown(d
         f"{head}@127.0.0.1/{name}?sslmode={password}",
         f"{password}://{name}",
     ):
-        ended = await _run(dsn, "migrate")
+        ended = await run_cli(dsn, "migrate")
         assert ended.code == 2
         assert _is_one_clear_line(ended), (dsn, ended)
         assert password not in ended.complained
 
 
 async def test_no_database_no_command_and_help() -> None:
-    ended = await _run(None, "migrate")
+    ended = await run_cli(None, "migrate")
     assert (ended.code, _is_one_clear_line(ended)) == (2, True)
     assert "KEELSON_DATABASE_URL: is not set" in ended.complained
     for wrong in ([], ["claims"], ["unknown"]):
-        assert (await _run(None, *wrong)).code == 2
-    ended = await _run(None, "--help")
+        assert (await run_cli(None, *wrong)).code == 2
+    ended = await run_cli(None, "--help")
     assert ended.code == 0
     assert "migrate" in "\n".join(ended.said)
 
@@ -203,14 +204,14 @@ async def test_keys_are_pruned_once_they_are_old_and_never_before(database: Data
             "UPDATE log.idempotency_keys SET recorded_at = recorded_at - interval '8 days' "
             "WHERE position = (SELECT min(position) FROM log.idempotency_keys)"
         )
-        assert await _run(database.command_dsn, "keys", "prune", "--older-than-days", "9") == (
+        assert await run_cli(database.command_dsn, "keys", "prune", "--older-than-days", "9") == (
             0,
             ["keys deleted: 0"],
             "",
         )
-        assert await _run(database.command_dsn, "keys", "prune") == (0, ["keys deleted: 1"], "")
+        assert await run_cli(database.command_dsn, "keys", "prune") == (0, ["keys deleted: 1"], "")
         assert await owner.fetchval("SELECT count(*) FROM log.idempotency_keys") == 1
-        assert (await _run(database.command_dsn, "keys", "prune", "--older-than-days", "6")).code == 2
+        assert (await run_cli(database.command_dsn, "keys", "prune", "--older-than-days", "6")).code == 2
         with pytest.raises(asyncpg.PostgresError, match="at least 7 days") as refused:
             await prune_keys(owner, datetime.now(tz=UTC) - timedelta(days=6))
         assert refused.value.sqlstate == "KE005"
@@ -229,7 +230,7 @@ async def test_an_epoch_begins_with_who_when_and_why(database: Database) -> None
     async with connected(database.owner_dsn) as owner:
         for dsn in (database.command_dsn, database.owner_dsn):
             before = await read_head(owner)
-            ended = await _run(dsn, "epoch", "new", "--reason", "put back, wie gewünscht")
+            ended = await run_cli(dsn, "epoch", "new", "--reason", "put back, wie gewünscht")
             after = await read_head(owner)
             position = before.position + 1
             assert ended == (
@@ -262,11 +263,11 @@ async def test_no_epoch_begins_without_a_reason_or_the_right(database: Database)
             ["--reason", "two\nlines"],
             ["--reason", "\udcff"],
         ):
-            ended = await _run(database.owner_dsn, "epoch", "new", *wrong)
+            ended = await run_cli(database.owner_dsn, "epoch", "new", *wrong)
             assert ended.code == 2, wrong
             assert "--reason" in ended.complained
         for dsn in (database.projector_dsn, database.query_dsn):
-            ended = await _run(dsn, "epoch", "new", "--reason", "why")
+            ended = await run_cli(dsn, "epoch", "new", "--reason", "why")
             assert ended.code == 2
             assert _is_one_clear_line(ended), ended
             assert "may not do this" in ended.complained

@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from keelson.access.tokens import new_token
 from keelson.local.child import in_thread
 from keelson.local.database import OWNER
 from keelson.local.postgres import Postgres
@@ -92,7 +93,7 @@ class Operator:
         self._running: AsyncExitStack | None = None
         passwords = {role.removeprefix("keelson_"): password for role, password in cluster.passwords.items()}
         self.variables = {
-            "KEELSON_OPERATOR_TOKEN": secrets.token_urlsafe(24),
+            "KEELSON_OPERATOR_TOKEN": new_token(),
             "ADMIN_DB": cluster.server.url(),
             "OWNER_DB": self.database.owner_dsn,
             "COMMAND_DB": self.database.command_dsn,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from keelson.settings import DatabaseSettings, DatabaseUrl, Port, Seconds, Token, holds_password, with_password
+from keelson.settings import DatabaseSettings, DatabaseUrl, OperatorToken, Port, Seconds, holds_password, with_password
 
 
 class Settings(DatabaseSettings, frozen=True, kw_only=True):
@@ -19,13 +19,7 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     ] = ""
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port to listen on")]
-    operator_token: Annotated[
-        Token,
-        Meta(
-            description="lets its bearer be the operator, whatever the log says: for emergencies, and the projector's "
-            "status; without it the vault's credentials alone count"
-        ),
-    ] = ""
+    operator_token: OperatorToken = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="what is less than that is not logged")
     ] = "info"

@@ -16,6 +16,13 @@ _SECRET = {"secret": True}
 # Values marked so are left out of every repr and message; give more constraints in a Meta of one's own.
 Secret = Annotated[str, Meta(min_length=1, extra=_SECRET)]
 Token = Annotated[str, Meta(min_length=16, extra=_SECRET)]
+OperatorToken = Annotated[
+    Token,
+    Meta(
+        description="lets its bearer be the operator, whatever the log says: for emergencies, and the projector's "
+        "status; without it the vault's credentials alone count; to `keelson bootstrap`, the first operator's token"
+    ),
+]
 # A URL of a database may hold a password.
 DatabaseUrl = Annotated[
     str,

@@ -11,10 +11,12 @@ from typing import TypeAlias
 
 import asyncpg
 
+from keelson.cli.bootstrap import BootstrapError, OperatorExistsError, bootstrap, read_name
 from keelson.cli.epochs import begin_epoch, read_reason
 from keelson.cli.passwords import PasswordsError, prepare_roles, read_passwords
 from keelson.cli.settings import CliSettings
 from keelson.events.registry import UnknownEventError
+from keelson.log.append import AppendUnavailableError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
 from keelson.log.database import UNAVAILABLE, connect
 from keelson.log.migrate import migrate
@@ -49,7 +51,9 @@ _EXPECTED: tuple[type[BaseException], ...] = (
     asyncpg.PostgresError,
     SharedSessionsError,
     PasswordsError,
+    BootstrapError,
     UnknownEventError,
+    AppendUnavailableError,
     _UrlError,
 )
 
@@ -61,8 +65,12 @@ def main() -> int:
         settings = CliSettings.load(os.environ)
     except SettingsError as error:
         return _fail(str(error))
+    arguments.settings = settings
     try:
         return asyncio.run(_run(settings.database_url, arguments))
+    except OperatorExistsError as error:
+        _complain(str(error))
+        return WRONG
     except _EXPECTED as error:
         return _fail(_reason(error))
 
@@ -71,8 +79,8 @@ def _reason(error: BaseException) -> str:
     match error:
         case _UrlError():
             return f"{_DATABASE} is not the URL of a PostgreSQL database"
-        case SharedSessionsError() | PasswordsError():
-            return str(error)
+        case SharedSessionsError() | PasswordsError() | BootstrapError() | AppendUnavailableError():
+            return str(error) or "the append did not end in time: whether it was done is not known"
         case UnknownEventError():
             return f"the log was written by a newer version: {error}"
         case asyncpg.InsufficientPrivilegeError():
@@ -94,6 +102,16 @@ def _parser() -> argparse.ArgumentParser:
         help="before, create the services' roles and set their passwords, each from the file there named like it",
     )
     migrating.set_defaults(run=_migrate)
+    booting = commands.add_parser(
+        "bootstrap",
+        help="make the first operator and show its token, once (as the log's owner or keelson_command)",
+        description="Makes a principal of the platform with the scope operator, and a credential. The token is the one "
+        "of KEELSON_OPERATOR_TOKEN, or a random one, which is printed and kept nowhere. Ends with 0 also if that token "
+        "is a credential already, and with 1 if there is an operator, but not by it.",
+    )
+    booting.add_argument("--name", type=read_name, default="operator", help="the principal's name; operator")
+    booting.add_argument("--another", action="store_true", help="make one although there are some: against a lock-out")
+    booting.set_defaults(run=_bootstrap)
     claims = commands.add_parser("claims", help="compare the claims with the log, or derive them again")
     ways = claims.add_subparsers(required=True, metavar="WAY")
     ways.add_parser("verify", help="name every difference").set_defaults(run=_verify_claims)
@@ -136,6 +154,17 @@ async def _migrate(given: argparse.Namespace, connection: Connection) -> int:
     for name in await migrate(connection):
         _say(f"applied {name}")
     _say("the schema is up to date")
+    return OK
+
+
+async def _bootstrap(given: argparse.Namespace, connection: Connection) -> int:
+    made = await bootstrap(connection, given.settings, given)
+    if made is None:
+        _say("the token is a credential already")
+        return OK
+    _say(f"made the principal {made.principal_id}, an operator of the platform")
+    if not given.settings.operator_token:
+        _say(made.token)
     return OK
 
 
@@ -192,8 +221,12 @@ def _say(line: str) -> None:
 
 
 def _fail(why: str) -> int:
-    sys.stderr.write(f"keelson: {why}\n")
+    _complain(why)
     return FAILED
+
+
+def _complain(why: str) -> None:
+    sys.stderr.write(f"keelson: {why}\n")
 
 
 if __name__ == "__main__":
