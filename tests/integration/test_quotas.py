@@ -148,6 +148,21 @@ async def test_without_a_quota_whatever_is_wanted_never_overflows_the_log(world:
     assert refused.code == "quota_exceeded"
 
 
+async def test_f12_a_quota_that_another_replica_has_just_set_is_seen(database: Database) -> None:
+    """The second one learns that there is none, and still believes it; also where its decision is never refused."""
+    async with open_world(database, replicas=2) as world:
+        first, second = world.replicas
+        tenant = await open_tenant(world)
+        assert (await second.command("app.create", project_id=tenant.project_id, name="one")).status == 200
+        quota = {"apps": 2}
+        assert (await first.command("org.set_quota", org_id=tenant.org_id, quota=quota)).status == 200
+        refused = await second.command("app.create", project_id=tenant.project_id, name="two")
+        assert (refused.status, refused.code) == (422, "quota_exceeded")
+        assert (await first.command("org.set_quota", org_id=tenant.org_id, quota={"apps": 3})).status == 200
+        # And a refusal by a quota that was raised since is not believed either.
+        assert (await second.command("app.create", project_id=tenant.project_id, name="two")).status == 200
+
+
 # Planted bugs: the same checks must fail.
 
 

@@ -5,10 +5,59 @@ from mutation.mutant import Mutant
 _COMMAND = "services/command/keelson/command"
 _DECIDE = f"{_COMMAND}/decide.py"
 
+_QUOTA = f"{_COMMAND}/domain/quota.py"
+
 _RACES = "integration/test_command_races.py"
 _VAULT = "integration/test_command_vault.py"
+_QUOTAS = "integration/test_quotas.py"
 
 MUTANTS = (
+    Mutant(
+        "F12",
+        "a limit does not come to the append",
+        _DECIDE,
+        "            limits=list(dict.fromkeys(each.limit for each in tx.limits)),\n",
+        "",
+        (
+            f"{_QUOTAS}::test_the_last_place_is_the_last",
+            "integration/test_quota_races.py::test_f12_of_two_that_want_a_quotas_last_place_at_once_one_wins",
+        ),
+    ),
+    Mutant(
+        "F12",
+        "a quota is believed as it was, not as it is when the command is appended",
+        _QUOTA,
+        '    org = await tx.read(Org, org_id or "")\n',
+        '    org = await tx.read(Org, org_id or "")\n    tx.reads.aggregates.pop(org.id, None)\n',
+        (f"{_QUOTAS}::test_f12_a_quota_that_another_replica_has_just_set_is_seen",),
+    ),
+    Mutant(
+        "F12",
+        "a deploy that needs more is held to no quota",
+        f"{_COMMAND}/domain/deploy.py",
+        "    await limit_wanted(tx, env.ids.org_id, before=env.state.wanted, after=Wanted.of(processes.values()))\n",
+        "",
+        (f"{_QUOTAS}::test_the_last_place_is_the_last[instances by deploy]",),
+    ),
+    Mutant(
+        "F12",
+        "who has more than a lowered quota may not even shrink",
+        _QUOTA,
+        "    if after.instances > before.instances and quota.instances is not None:\n",
+        "    if quota.instances is not None:\n",
+        (
+            "unit/command/domain/test_quota.py::test_scaling_down_is_never_refused",
+            f"{_QUOTAS}::test_a_lowered_quota_takes_nothing_away_and_lets_nothing_be_added[instances by scale]",
+        ),
+    ),
+    Mutant(
+        "F12",
+        "what a deleted environment wanted is never free again",
+        "libs/events/keelson/events/env.py",
+        "            Release(instances_wanted_in(ids.org_id)),\n            Release(memory_wanted_in(ids.org_id)),\n",
+        "",
+        (f"{_QUOTAS}::test_what_an_environment_wanted_is_free_when_it_is_gone",),
+    ),
     Mutant(
         "F12",
         "a deploy believes that the routes it read are all there are",
