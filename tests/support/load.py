@@ -25,6 +25,8 @@ class Request:
     key: str
     path: str
     body: bytes
+    # By whose credential; None: the operator's.
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Load:
     acknowledged: list[Answered] = field(default_factory=list)
     _ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _members: list[tuple[str, str]] = field(default_factory=list)
+    # The credentials of nodes, and where instances are.
+    _machines: dict[str, str] = field(default_factory=dict)
+    _placed: dict[str, str] = field(default_factory=dict)
 
     async def write(self, session: aiohttp.ClientSession, writer: int, stop: asyncio.Event) -> None:
         """Send one command after another until told to stop."""
@@ -93,6 +98,21 @@ class Load:
         """How many answers were that an organisation would have more than it may."""
         return sum(each.status == 422 and each.content["code"] == "quota_exceeded" for each in self.answered.values())
 
+    async def enroll(self, session: aiohttp.ClientSession, nodes: int) -> None:
+        """Let machines enrol, before anything breaks: who never hears the answer needs another token."""
+        random = Random(f"{self.seed}/nodes")
+        for number in range(nodes):
+            path = "/v1/commands/node.create_enrollment_token"
+            awaited = await self._answer(session, Request(f"n{self.seed}-{number}-token", path, b"{}"), random)
+            self._note(awaited)
+            machine = {"name": f"machine-{self.seed}-{number}", "cpu_millis": 8000, "memory_bytes": 2**32}
+            body = json.dumps({"token": awaited.content["result"]["token"], **machine}).encode()
+            request = Request(f"n{self.seed}-{number}-enroll", "/v1/commands/node.enroll", body)
+            enrolled = await self._answer(session, request, random)
+            self._note(enrolled)
+            result = enrolled.content["result"]
+            self._machines[result["node_id"]] = result["credential"]
+
     async def settle(self, session: aiohttp.ClientSession, request: Request) -> None:
         """Send a request until it is answered, whoever sent it before."""
         self._note(await self._answer(session, request, Random(request.key)))
@@ -108,7 +128,7 @@ class Load:
     async def _answer(self, session: aiohttp.ClientSession, request: Request, random: Random) -> Answered:
         """Send until answered, to whichever replica chance names; fail if that takes too long."""
         headers = {
-            "Authorization": f"Bearer {self.token}",
+            "Authorization": f"Bearer {request.token or self.token}",
             "Content-Type": "application/json",
             "Idempotency-Key": request.key,
             "X-Request-Id": request.key,
@@ -141,8 +161,13 @@ class Load:
         asked = json.loads(answered.request.body)
         if "org_id" in asked and "member_id" in content.get("result", {}):
             self._members.append((asked["org_id"], content["result"]["member_id"]))
+        # Likewise where an instance is.
+        if "node_id" in asked and "instance_id" in content.get("result", {}):
+            self._placed[content["result"]["instance_id"]] = asked["node_id"]
 
     def _next_request(self, random: Random, key: str) -> Request:
+        if self._placed and random.random() < 0.15:
+            return self._report(random, key)
         if random.random() < 0.05:
             commands = [self._next_command(random) for _ in range(random.randint(1, 4))]
             body = {"commands": [{"name": name, "data": data} for name, data in commands]}
@@ -171,6 +196,9 @@ class Load:
             (4, "member", self._change_member),
             (2, "org", self._principal),
             (3, "principal", self._change_principal),
+            (8, "node", self._allocate),
+            (4, "instance", self._call_off),
+            (1, "node", self._change_node),
             (1, "env", self._delete_env),
             (1, "app", self._delete_app),
         ]
@@ -281,6 +309,38 @@ class Load:
         ]
         name, data = random.choices(changes, [4, 4, 2, 1])[0]
         return name, {"principal_id": self._some(random, "principal")} | data
+
+    def _allocate(self, random: Random) -> tuple[str, dict[str, Any]]:
+        if not self._ids["env"]:
+            return self._org(random)
+        place = {"process": random.choice(["web", "worker", "clock"]), "node_id": self._some(random, "node")}
+        return "instance.allocate", {"env_id": self._some(random, "env"), **place}
+
+    def _call_off(self, random: Random) -> tuple[str, dict[str, Any]]:
+        state = random.choice(["draining", "stopped"])
+        return "instance.set_desired_state", {"instance_id": self._some(random, "instance"), "desired_state": state}
+
+    def _change_node(self, random: Random) -> tuple[str, dict[str, Any]]:
+        node = {"node_id": self._some(random, "node")}
+        changes: list[tuple[str, dict[str, Any]]] = [
+            ("node.set_state", {"state": random.choice(["active", "active", "draining", "offline"])}),
+            ("node.set_capacity", {"cpu_millis": 8000, "memory_bytes": random.choice([2**31, 2**32, 2**33])}),
+        ]
+        name, data = random.choice(changes)
+        return name, node | data
+
+    def _report(self, random: Random, key: str) -> Request:
+        """Say how one of the last few instances is, as its node."""
+        instance_id, node_id = random.choice(list(self._placed.items())[-24:])
+        reports: list[dict[str, Any]] = [
+            {"status": "booting"},
+            {"status": "ready", "endpoints": {"http": {"host": "10.0.0.7", "port": random.randint(30000, 30003)}}},
+            {"status": "failed", "reason_code": "exited", "exit_code": 1},
+            {"status": "stopped"},
+        ]
+        data = {"instance_id": instance_id, **random.choices(reports, [2, 4, 1, 2])[0]}
+        body = json.dumps(data).encode()
+        return Request(key, "/v1/commands/instance.report_status", body, self._machines[node_id])
 
     def _delete_env(self, random: Random) -> tuple[str, dict[str, Any]]:
         return "env.delete", {"env_id": self._some(random, "env")}

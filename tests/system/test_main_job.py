@@ -27,6 +27,7 @@ SEEDS = (1, 2, 3, 4)
 KILLS_OF_EACH = 5  # a seed: 20 over all of them, of each service and of the database
 ACKNOWLEDGED = 2_500  # a seed: 10,000 over all of them
 WRITERS = 24
+NODES = 3
 KINDS = ("command", "projector", "query", "database")
 
 
@@ -74,6 +75,7 @@ async def run_under_fire(stack: Stack, load: Load, seed: int) -> tuple[Counter[s
         aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session,
         asyncio.TaskGroup() as group,
     ):
+        await load.enroll(session, NODES)
         for writer in range(WRITERS):
             group.create_task(load.write(session, writer, stop))
         reader = group.create_task(read_back(session, stack.queries[0].url, load, stop))
@@ -136,6 +138,25 @@ async def test_the_judges_see_what_they_should() -> None:
     assert faults_of_rules([released, route, ended])
     assert faults_of_rules([released, _event(2, "route_1", 1, "route.created", {**leads, "port": "admin"}, **where)])
     assert faults_of_rules([released, route, {**released, "payload": json.dumps({"processes": {}})}])
+    machine = {"name": "one", "cpu_millis": 1, "memory_bytes": 3}
+    node = _event(1, "node_1", 1, "node.enrolled", machine, node_id="node_1")
+    off = _event(2, "node_1", 2, "node.state_changed", {"state": "offline"}, node_id="node_1")
+    on = {"env_id": "env_1", "node_id": "node_1"}
+    placed = [
+        _event(place, f"instance_{place}", 1, "instance.allocated", {"spec": {"memory_bytes": 2}}, **on)
+        for place in (2, 3)
+    ]
+    stopped = _event(3, "instance_2", 2, "instance.status_changed", {"status": "stopped"}, **on)
+    removed = _event(4, "node_1", 2, "node.removed", {}, node_id="node_1")
+    assert not faults_of_rules([node, placed[0], stopped, placed[1]])
+    assert not faults_of_rules([node, placed[0], stopped, removed, ended])
+    assert faults_of_rules([node, *placed])  # more memory than there is
+    assert faults_of_rules([node, placed[0], _event(3, "node_1", 2, "node.capacity_set", {"memory_bytes": 1})])
+    assert faults_of_rules([node, off, placed[1]])  # on a node that takes none
+    assert faults_of_rules([node, placed[0], removed])
+    assert faults_of_rules([node, placed[0], ended])
+    assert faults_of_rules([node, {**node, "position": 2}])  # enrolled twice
+    assert faults_of_rules([node, {**node, "aggregate_id": "node_2"}])  # two have one name
     views = fold_views([created, renamed])
     rows = {
         name: [{**row, "summary": "said"} if name == "activity" else row for row in view.values()]
