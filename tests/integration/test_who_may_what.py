@@ -22,6 +22,7 @@ from keelson.service.app import PUBLIC_PATHS, Application
 from support.cast import PRINCIPALS, ROLES, Cast, assemble
 from support.command_world import IMAGE, Answer, World, open_world
 from support.database import Database
+from support.keys import SEALING
 from support.query_world import Reader, served
 from support.query_world import open_world as open_views
 
@@ -46,6 +47,8 @@ VALUES: dict[str, Any] = {
     "cpu_millis": 1,
     "memory_bytes": 1,
     "desired_state": "draining",
+    # Well-formed, and nobody's.
+    "token": new_token(),
 }
 # Where the field of that name is not the first organisation's, or means another thing.
 SPECIAL: dict[str, dict[str, Any]] = {
@@ -116,7 +119,7 @@ def expected(who: str, name: str) -> set[int]:
 
 
 def _expected_of_node(who: str, name: str, right: Right) -> set[int]:
-    """A node sees itself and what is on it."""
+    """Say it of a node, which sees itself and what is on it."""
     if who != "node-1" or right.on not in ("instance_id", "node_id"):
         return {404}
     return _let_through(name) if right.who == "node" else {403}
@@ -242,9 +245,7 @@ async def test_emails_are_told_to_those_who_may_change_members_and_to_oneself(
 
 def test_f41_a_path_without_an_entry_is_found() -> None:
     """Every path of both services is public, or in the table, or one that only leads to commands."""
-    command = build_command(
-        CommandSettings(**_SETTINGS, idempotency_secret="x" * 16, secret_keys=KEYS, digest_key=KEYS)
-    )
+    command = build_command(CommandSettings(**{**_SETTINGS, **SEALING, "idempotency_secret": "x" * 16}))
     query = build_query(QuerySettings(**_SETTINGS))
     of_commands = {"/v1/commands/{name}", "/v1/commands", "/v1/nodes/{id}/heartbeat"}
     assert _paths(command) == {*of_commands, *PUBLIC_PATHS}

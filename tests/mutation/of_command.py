@@ -17,7 +17,6 @@ MUTANTS = (
         "a limit does not come to the append",
         _DECIDE,
         "            limits=limits_of(tx, decided.results),\n",
-        "            limits=list(dict.fromkeys(each.limit for each in tx.limits)),\n",
         "",
         (
             f"{_QUOTAS}::test_the_last_place_is_the_last",

@@ -110,5 +110,5 @@ def test_an_image_gets_the_libraries_that_its_service_needs(monkeypatch: pytest.
     monkeypatch.chdir(ROOT)
     members_of = runpy.run_path("deploy/image/members.py")["members_of"]
     names = {service: {path.name for path in members_of(Path("services") / service)} for service in ("cli", "query")}
-    assert names["cli"] == {"cli", "events", "log", "settings"}
+    assert names["cli"] == {"cli", "access", "events", "log", "settings"}
     assert names["query"] == {"query", "access", "events", "log", "service", "settings", "views"}

@@ -12,6 +12,7 @@ def event(position: int, what: str, **payload: Any) -> dict[str, Any]:
     """Give an event of the organisation."""
     return {
         "position": position,
+        "command_end": True,
         "type": f"org.{what}",
         "aggregate_id": ORG,
         "org_id": ORG,
