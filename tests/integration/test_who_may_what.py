@@ -12,6 +12,7 @@ import pytest
 
 from keelson.access.rights import COMMANDS, READS, Right
 from keelson.access.scopes import COLLECTION_OF, SCOPES_OF_ROLE, expand
+from keelson.access.tokens import new_token
 from keelson.command.app import build_app as build_command
 from keelson.command.registry import HANDLERS
 from keelson.command.settings import CommandSettings
