@@ -1,7 +1,8 @@
 """Make the stack's secrets at its first start: one folder for each container, of files that its user alone can read.
 
 Nothing is printed. What is complete is never changed, so that a restart goes on with the same passwords and tokens;
-what an interrupted start left is made anew, since no container starts before this has ended.
+what an interrupted start left is made anew, since no container starts before this has ended. What an older version made
+is kept, but for what has another form by now, and containers that are new get theirs.
 """
 
 import os
@@ -9,7 +10,10 @@ import secrets
 import sys
 from pathlib import Path
 
-COMPLETE = "complete"
+from keelson.access.tokens import is_token, new_token
+
+# What says that all is there: of this version, and of the one before.
+COMPLETE, BEFORE = "complete-2", "complete"
 
 # The users of the containers, as the images name them by number.
 SERVICE_UID, POSTGRES_UID = 10001, 999
@@ -23,13 +27,11 @@ FILES: dict[tuple[str, int], dict[str, str]] = {
         "keelson_projector": "projector",
         "keelson_query": "query",
     },
-    ("command", SERVICE_UID): {
-        "database_password": "command",
-        "idempotency_secret": "idempotency",
-        "operator_token": "operator",
-    },
+    ("bootstrap", SERVICE_UID): {"database_password": "command", "operator_token": "operator"},
+    ("command", SERVICE_UID): {"database_password": "command", "idempotency_secret": "idempotency"},
+    # It may not read who holds which credential: it knows the operator by the token itself.
     ("projector", SERVICE_UID): {"database_password": "projector", "operator_token": "operator"},
-    ("query", SERVICE_UID): {"database_password": "query", "operator_token": "operator"},
+    ("query", SERVICE_UID): {"database_password": "query"},
 }
 
 
@@ -37,13 +39,26 @@ def make_secrets(folder: Path) -> None:
     """Fill the folder, unless it is complete; needs to be root, to give files away."""
     if (folder / COMPLETE).exists():
         return
-    made = {name: secrets.token_urlsafe(32) for files in FILES.values() for name in files.values()}
+    kept = _read(folder) if (folder / BEFORE).exists() else {}
+    made = {name: kept.get(name) or secrets.token_urlsafe(32) for files in FILES.values() for name in files.values()}
+    if not is_token(made["operator"]):
+        made["operator"] = new_token()
     for (container, uid), files in FILES.items():
         place = folder / container
         place.mkdir(mode=0o755, exist_ok=True)
-        for file, name in files.items():
-            _write(place / file, made[name], uid)
+        for file in place.iterdir():
+            file.unlink()
+        for file_name, name in files.items():
+            _write(place / file_name, made[name], uid)
     (folder / COMPLETE).touch()
+
+
+def _read(folder: Path) -> dict[str, str]:
+    """Give what an older version made."""
+    places = {
+        name: folder / container / file for (container, _), files in FILES.items() for file, name in files.items()
+    }
+    return {name: place.read_text() for name, place in places.items() if place.exists()}
 
 
 def _write(file: Path, text: str, uid: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from keelson.access.tokens import is_token
 from support.repository import ROOT
 
 
@@ -34,11 +35,12 @@ def test_each_container_finds_what_is_its_own_and_nobody_else_can_read_it(
     made = contents(tmp_path)
     assert made["migrate/keelson_command"] == made["command/database_password"]
     assert made["migrate/owner_password"] == made["postgres/owner_password"]
-    assert made["command/operator_token"] == made["query/operator_token"] == made["projector/operator_token"]
+    assert made["bootstrap/operator_token"] == made["projector/operator_token"]
+    assert is_token(made["bootstrap/operator_token"])
     of_roles = {made[f"{service}/database_password"] for service in ("command", "projector", "query")}
     assert len(of_roles | {made["postgres/superuser_password"], made["postgres/owner_password"]}) == 5
-    assert {name for name in made if name.startswith("query/")} == {"query/database_password", "query/operator_token"}
-    assert min(map(len, (text for name, text in made.items() if name != "complete"))) >= 40
+    assert {name for name in made if name.startswith("query/")} == {"query/database_password"}
+    assert min(map(len, (text for name, text in made.items() if name != "complete-2"))) >= 40
     files = [path for path in tmp_path.rglob("*/*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o400}
     owners = {path: secrets["given"][path] for path in files}
@@ -54,11 +56,31 @@ def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
     first = contents(tmp_path)
     secrets["make_secrets"](tmp_path)
     assert contents(tmp_path) == first
-    (tmp_path / "complete").unlink()
+    (tmp_path / "complete-2").unlink()
     secrets["make_secrets"](tmp_path)
     second = contents(tmp_path)
     assert second.keys() == first.keys()
     assert second["migrate/keelson_query"] == second["query/database_password"] != first["query/database_password"]
+
+
+def test_what_the_version_before_made_is_kept_but_for_a_token_of_another_form(
+    secrets: dict[str, Any], tmp_path: Path
+) -> None:
+    secrets["make_secrets"](tmp_path)
+    now = contents(tmp_path)
+    for name in ("command", "query", "projector"):
+        (tmp_path / name / "operator_token").unlink(missing_ok=True)
+        (tmp_path / name / "operator_token").write_text("of another form, made by the version before")
+    for file in (tmp_path / "bootstrap").iterdir():
+        file.unlink()
+    (tmp_path / "bootstrap").rmdir()
+    (tmp_path / "complete-2").rename(tmp_path / "complete")
+    secrets["make_secrets"](tmp_path)
+    after = contents(tmp_path)
+    assert after.keys() == now.keys() | {"complete"}
+    changed = {name for name in now if after[name] != now[name]}
+    assert changed == {"bootstrap/operator_token", "projector/operator_token"}
+    assert is_token(after["bootstrap/operator_token"])
 
 
 class Readiness(http.server.BaseHTTPRequestHandler):
@@ -97,5 +119,5 @@ def test_an_image_gets_the_libraries_that_its_service_needs(monkeypatch: pytest.
     monkeypatch.chdir(ROOT)
     members_of = runpy.run_path("deploy/image/members.py")["members_of"]
     names = {service: {path.name for path in members_of(Path("services") / service)} for service in ("cli", "query")}
-    assert names["cli"] == {"cli", "events", "log", "settings"}
+    assert names["cli"] == {"access", "cli", "events", "log", "settings"}
     assert names["query"] == {"query", "access", "events", "log", "service", "settings", "views"}

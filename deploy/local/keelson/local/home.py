@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from keelson.access.tokens import is_token, new_token
 from keelson.local.errors import LocalError
 from keelson.local.files import write_private
 from keelson.local.process import Identity
@@ -24,7 +25,7 @@ class Secrets(msgspec.Struct, frozen=True):
     @classmethod
     def generate(cls, roles: tuple[str, ...]) -> "Secrets":
         """Make random ones, with a password for each role."""
-        return cls(secrets.token_urlsafe(24), secrets.token_urlsafe(32), {r: secrets.token_urlsafe(24) for r in roles})
+        return cls(new_token(), secrets.token_urlsafe(32), {r: secrets.token_urlsafe(24) for r in roles})
 
 
 class Dev(msgspec.Struct, frozen=True):
@@ -61,11 +62,15 @@ class Home:
             yield
 
     def read_or_make_secrets(self, roles: tuple[str, ...]) -> Secrets:
-        """Return the home's secrets, made at its first start."""
+        """Return the home's secrets, made at its first start; a token that no principal can have is made anew."""
         file = self.folder / "secrets.json"
         if not file.exists():
             write_private(file, msgspec.json.encode(Secrets.generate(roles)).decode())
-        return msgspec.json.decode(file.read_bytes(), type=Secrets)
+        made = msgspec.json.decode(file.read_bytes(), type=Secrets)
+        if not is_token(made.operator_token):
+            made = msgspec.structs.replace(made, operator_token=new_token())
+            write_private(file, msgspec.json.encode(made).decode())
+        return made
 
     def note_running(self, name: str, identity: Identity | None) -> None:
         """Keep on disk which process runs under a name (None: none), for a later start to find it orphaned."""
