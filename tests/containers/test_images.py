@@ -76,9 +76,10 @@ def test_only_the_front_is_reached_and_on_loopback_alone(stack: Composed) -> Non
 
 def test_no_secret_is_in_what_the_engine_or_the_logs_show(stack: Composed) -> None:
     """Neither the operator's token nor a password of the database."""
-    (command,) = stack.replicas("command")[:1]
-    names = ("operator_token", "database_password", "idempotency_secret", "secret_keys", "digest_key")
+    (command,), (projector,) = stack.replicas("command")[:1], stack.replicas("projector")[:1]
+    names = ("database_password", "idempotency_secret", "secret_keys", "digest_key")
     secrets = [stack.ask(command, "cat", f"/run/secrets/{name}") for name in names]
+    secrets.append(stack.ask(projector, "cat", "/run/secrets/operator_token"))
     shown = json.dumps([each.attrs for service in SERVICES for each in stack.replicas(service)])
     shown += stack.compose("logs", "--no-color") + stack.compose("config")
     assert not [secret for secret in secrets if secret in shown]

@@ -5,6 +5,9 @@ import os
 import re
 from pathlib import Path
 
+from keelson.access.tokens import new_token
+from keelson.local.child import service_environ
+from keelson.local.operator import make_operator
 from support.database import Cluster, Database
 from support.programs import needs
 from support.repository import ROOT
@@ -30,7 +33,7 @@ def settled(text: str) -> str:
     return text
 
 
-async def run(command: str, stack: Stack) -> str:
+async def run(command: str, stack: Stack, token: str) -> str:
     """Run a command of the README against a stack, whose ports are others."""
     for port, process in (("8081", stack.commands[0]), ("8082", stack.queries[0]), ("8083", stack.projectors[0])):
         command = command.replace(f"localhost:{port}", process.url.removeprefix("http://"))
@@ -38,7 +41,7 @@ async def run(command: str, stack: Stack) -> str:
         "sh",
         "-c",
         command,
-        env={**os.environ, "TOKEN": stack.operator_token},
+        env={**os.environ, "TOKEN": token},
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(30):
@@ -51,6 +54,11 @@ async def test_every_example_answers_as_the_readme_says(cluster: Cluster, databa
     examples = list(EXAMPLE.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
     assert len(examples) >= 3
 
+    token = new_token()
+    environ = service_environ(os.environ, database_url=database.command_dsn, operator_token=token)
+    await make_operator(environ, token, tmp_path / "bootstrap.log")
     async with running_stack(cluster, database, tmp_path) as stack:
         for example in examples:
-            assert settled(await run(example["command"], stack)) == settled(example["answer"]), example["command"]
+            assert settled(await run(example["command"], stack, token)) == settled(example["answer"]), example[
+                "command"
+            ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from keelson.access.tokens import is_token
 from keelson.command.sealing import read_keys
 from keelson.local.child import service_environ
 from keelson.local.database import with_role
@@ -113,7 +114,8 @@ def test_a_home_of_an_earlier_version_gets_what_it_lacks_and_keeps_it(tmp_path: 
     earlier = {"operator_token": "token", "idempotency_secret": "secret", "passwords": {"keelson": "password"}}
     (tmp_path / "secrets.json").write_bytes(msgspec.json.encode(earlier))
     first = home.read_or_make_secrets(("keelson",))
-    assert (first.operator_token, first.passwords) == ("token", {"keelson": "password"})
+    assert (first.idempotency_secret, first.passwords) == ("secret", {"keelson": "password"})
+    assert is_token(first.operator_token)
     assert read_keys(first.secret_keys)
     assert home.read_or_make_secrets(("keelson",)) == first
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from keelson.access.tokens import is_token
 from keelson.command.sealing import read_keys
 from support.repository import ROOT
 
@@ -35,11 +36,12 @@ def test_each_container_finds_what_is_its_own_and_nobody_else_can_read_it(
     made = contents(tmp_path)
     assert made["migrate/keelson_command"] == made["command/database_password"]
     assert made["migrate/owner_password"] == made["postgres/owner_password"]
-    assert made["command/operator_token"] == made["query/operator_token"] == made["projector/operator_token"]
+    assert made["bootstrap/operator_token"] == made["projector/operator_token"]
+    assert is_token(made["bootstrap/operator_token"])
     of_roles = {made[f"{service}/database_password"] for service in ("command", "projector", "query")}
     assert len(of_roles | {made["postgres/superuser_password"], made["postgres/owner_password"]}) == 5
-    assert {name for name in made if name.startswith("query/")} == {"query/database_password", "query/operator_token"}
-    assert min(map(len, (text for name, text in made.items() if name != "complete"))) >= 40
+    assert {name for name in made if name.startswith("query/")} == {"query/database_password"}
+    assert min(map(len, (text for name, text in made.items() if name != "complete-2"))) >= 40
     files = [path for path in tmp_path.rglob("*/*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o400}
     owners = {path: secrets["given"][path] for path in files}
@@ -55,7 +57,7 @@ def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
     first = contents(tmp_path)
     secrets["make_secrets"](tmp_path)
     assert contents(tmp_path) == first
-    (tmp_path / "complete").unlink()
+    (tmp_path / "complete-2").unlink()
     secrets["make_secrets"](tmp_path)
     second = contents(tmp_path)
     assert second.keys() == first.keys()
@@ -63,15 +65,24 @@ def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
     assert second["migrate/keelson_query"] == second["query/database_password"] != first["query/database_password"]
 
 
-def test_a_stack_of_an_earlier_version_gets_what_it_lacks(secrets: dict[str, Any], tmp_path: Path) -> None:
+def test_what_the_version_before_made_is_kept_but_for_a_token_of_another_form(
+    secrets: dict[str, Any], tmp_path: Path
+) -> None:
     secrets["make_secrets"](tmp_path)
-    first = contents(tmp_path)
-    for name in ("command/secret_keys", "query/operator_token"):
-        (tmp_path / name).unlink()
+    now = contents(tmp_path)
+    for name in ("command", "query", "projector"):
+        (tmp_path / name / "operator_token").unlink(missing_ok=True)
+        (tmp_path / name / "operator_token").write_text("of another form, made by the version before")
+    for file in (tmp_path / "bootstrap").iterdir():
+        file.unlink()
+    (tmp_path / "bootstrap").rmdir()
+    (tmp_path / "complete-2").rename(tmp_path / "complete")
     secrets["make_secrets"](tmp_path)
-    second = contents(tmp_path)
-    assert {name for name in second if second[name] != first[name]} == {"command/secret_keys"}
-    assert second.keys() == first.keys(), "the token is the one that the others have"
+    after = contents(tmp_path)
+    assert after.keys() == now.keys() | {"complete"}
+    changed = {name for name in now if after[name] != now[name]}
+    assert changed == {"bootstrap/operator_token", "projector/operator_token"}
+    assert is_token(after["bootstrap/operator_token"])
 
 
 class Readiness(http.server.BaseHTTPRequestHandler):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from keelson.access.tokens import is_token, new_token
 from keelson.local.errors import LocalError
 from keelson.local.files import write_private
 from keelson.local.process import Identity
@@ -30,7 +31,7 @@ class Secrets(msgspec.Struct, frozen=True):
     @classmethod
     def generate(cls, roles: tuple[str, ...]) -> "Secrets":
         """Make random ones, with a password for each role."""
-        return cls(secrets.token_urlsafe(24), secrets.token_urlsafe(32), {r: secrets.token_urlsafe(24) for r in roles})
+        return cls(new_token(), secrets.token_urlsafe(32), {r: secrets.token_urlsafe(24) for r in roles})
 
     def of_command(self) -> dict[str, str]:
         """Give what the command service alone is told."""
@@ -75,9 +76,11 @@ class Home:
             yield
 
     def read_or_make_secrets(self, roles: tuple[str, ...]) -> Secrets:
-        """Return the home's secrets, made at its first start."""
+        """Return the home's secrets, made at its first start; a token that no principal can have is made anew."""
         file = self.folder / "secrets.json"
         made = msgspec.json.decode(file.read_bytes(), type=Secrets) if file.exists() else Secrets.generate(roles)
+        if not is_token(made.operator_token):
+            made = msgspec.structs.replace(made, operator_token=new_token())
         write_private(file, msgspec.json.encode(made).decode())
         return made
 

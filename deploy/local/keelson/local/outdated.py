@@ -1,10 +1,8 @@
 """Views that an older version of the code made: rebuilt before services start, since nobody reads the old ones here."""
 
-import asyncio
-import sys
-
 from keelson.local.child import Child
 from keelson.local.errors import LocalError
+from keelson.local.once import run_once
 from keelson.log.database import connect
 from keelson.log.queries import load
 from keelson.views import PROJECTIONS
@@ -24,21 +22,6 @@ async def read_outdated(owner_url: str) -> list[str]:
 
 async def rebuild(projector: Child, projection: str) -> None:
     """Rebuild a projection by the projector's own command. Raises LocalError; a rebuild that is cancelled is ended."""
-    with projector.log.open("ab") as log:
-        command = (sys.executable, "-m", projector.module, "rebuild", projection)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=projector.environ,
-            start_new_session=True,
-        )
-    try:
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+    code = await run_once(projector.module, "rebuild", projection, environ=projector.environ, log=projector.log)
     if code:
         raise LocalError(f"{projection} could not be rebuilt; see {projector.log}")

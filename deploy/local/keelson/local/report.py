@@ -13,12 +13,13 @@ Row = Mapping[str, Any]
 async def print_report(client: Client, org_id: str, position: int) -> None:
     """Print views as they are at `position` or later, then every event of the organisation."""
     org = await client.read("orgs", org_id, min_position=position)
+    principals = [row async for row in client.list("principals", min_position=position)]
     apps, envs, releases, deploys, routes = [
         [row async for row in client.list(collection, org_id=org_id, min_position=position)]
         for collection in ("apps", "envs", "releases", "deploys", "routes")
     ]
     events = [event async for event in client.events(org_id=org_id)]
-    names = _names([org, *apps, *envs], releases)
+    names = _names([org, *principals, *apps, *envs], releases)
     _print(heading(f"What runs at {org['name']}: the view of environments"))
     _print_envs(envs, names)
     _print(heading("The busiest environment's processes, by /v1/envs/{id}/processes"))
@@ -105,7 +106,8 @@ def _print_events(events: Iterable[Row], names: Mapping[str, str]) -> None:
         reason = '"' if event["command_id"] == command_id else event.get("reason")
         command_id = event["command_id"]
         time = event["recorded_at"][11:19]
-        rows.append((event["position"], time, event["actor_id"], event["type"], _subject(event, names), reason))
+        who = names.get(event["actor_id"], event["actor_id"])
+        rows.append((event["position"], time, who, event["type"], _subject(event, names), reason))
     _print(table(("at", "UTC", "who", "what", "of", "why"), rows))
 
 

@@ -21,6 +21,7 @@ from keelson.local.database import DATABASE, OWNER, prepare_foreign, prepare_log
 from keelson.local.errors import LocalError
 from keelson.local.home import Dev, Home, Secrets
 from keelson.local.keeper import kept_alive
+from keelson.local.operator import make_operator
 from keelson.local.outdated import read_outdated, rebuild
 from keelson.local.postgres import HOST, Postgres
 from keelson.local.process import Identity, end_process
@@ -97,6 +98,7 @@ class Supervisor:
         _check_free(self._settings.ports())
         self._home.note_running("supervisor", Identity.read(os.getpid()))
         async with self._database(server) as owner_url:
+            await self._make_operator(owner_url)
             services = self._services(owner_url)
             await self._rebuild_outdated(owner_url, services[SERVICES.index("projector")])
             async with kept_alive(services, say, self._home.note_running):
@@ -148,6 +150,13 @@ class Supervisor:
         applied = await prepare_log(owner_url)
         say("database", f"ready; migrations applied now: {', '.join(applied) or 'none, it is up to date'}")
 
+    async def _make_operator(self, owner_url: str) -> None:
+        token = self._secrets.operator_token
+        environ = service_environ(
+            self._environ, database_url=self._url_of("keelson_command", owner_url), operator_token=token
+        )
+        await make_operator(environ, token, self._home.open_log("bootstrap"))
+
     async def _rebuild_outdated(self, owner_url: str, projector: Child) -> None:
         for projection in await read_outdated(owner_url):
             say("projector", f"rebuilding {projection}, whose version was raised")
@@ -157,15 +166,21 @@ class Supervisor:
         return [self._service(name, owner_url) for name in SERVICES]
 
     def _service(self, name: str, owner_url: str) -> Child:
-        role = f"keelson_{name}"
+        # The projector may not read who holds which credential: it knows the operator by the token itself.
+        own = {
+            "command": self._secrets.of_command(),
+            "projector": {"operator_token": self._secrets.operator_token},
+        }
         environ = service_environ(
             self._environ,
-            database_url=with_role(owner_url, role, self._secrets.passwords[role]),
+            database_url=self._url_of(f"keelson_{name}", owner_url),
             port=getattr(self._settings, f"{name}_port"),
-            operator_token=self._secrets.operator_token,
-            **(self._secrets.of_command() if name == "command" else {}),
+            **own.get(name, {}),
         )
         return Child(name, f"keelson.{name}", environ, self._home.open_log(name))
+
+    def _url_of(self, role: str, owner_url: str) -> str:
+        return with_role(owner_url, role, self._secrets.passwords[role])
 
     def _tell(self, owner_url: str) -> None:
         settings = self._settings
