@@ -1,4 +1,4 @@
-"""Quotas: how much an organisation may have at most, held against the log in the append (ADR 0009).
+"""Quotas: how much an organisation may have at most, held against the log in the append (ADR 11).
 
 A limit is set by what takes more than there was, and by nothing else: whoever has more than a quota that was lowered
 since may still shrink, rename, and deploy what needs no more.
