@@ -50,7 +50,13 @@ ATTEMPTS = {
     "TRIGGER": "CREATE TRIGGER tried BEFORE INSERT ON {relation} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "DROP": "DROP TABLE {relation}",
 }
-READ, OWN = frozenset({"SELECT"}), frozenset(ATTEMPTS)
+# On a view that no row can be changed through, which is refused for that before anybody's rights are asked.
+VIEW_ATTEMPTS = {
+    "SELECT": ATTEMPTS["SELECT"],
+    "ALTER": "ALTER VIEW {relation} SET (security_barrier)",
+    "DROP": "DROP VIEW {relation}",
+}
+READ, OWN, OWN_VIEW = frozenset({"SELECT"}), frozenset(ATTEMPTS), frozenset(VIEW_ATTEMPTS)
 
 # Every relation there is.
 RELATIONS = {
@@ -74,6 +80,11 @@ RELATIONS = {
         f"views.{table.name}": Rights(projector=OWN, query=READ)
         for projection in PROJECTIONS.values()
         for table in projection.tables
+    },
+    **{
+        f"views.{view.name}": Rights(projector=OWN_VIEW, query=READ)
+        for projection in PROJECTIONS.values()
+        for view in projection.derived
     },
 }
 EXECUTE = frozenset({"EXECUTE"})
@@ -130,7 +141,8 @@ BEYOND = (
 )
 
 _RELATIONS = """
-    SELECT c.relnamespace::regnamespace || '.' || c.relname, quote_ident(a.attname)
+    SELECT c.relnamespace::regnamespace || '.' || c.relname, quote_ident(a.attname),
+        c.relkind = 'v' AND pg_relation_is_updatable(c.oid, false) = 0
     FROM pg_class AS c LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = 1
     WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
         AND c.relnamespace::regnamespace::text !~ '^(pg_.*|information_schema)$'
@@ -179,10 +191,10 @@ async def relation_rights(admin: Connection, connection: Connection) -> dict[str
     return {
         name: {
             verb
-            for verb, statement in ATTEMPTS.items()
+            for verb, statement in (VIEW_ATTEMPTS if is_fixed else ATTEMPTS).items()
             if await is_let(connection, statement.format(relation=name, column=column))
         }
-        for name, column in await admin.fetch(_RELATIONS)
+        for name, column, is_fixed in await admin.fetch(_RELATIONS)
     }
 
 
