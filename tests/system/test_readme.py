@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sys
 from pathlib import Path
 
 from support.database import Cluster, Database
@@ -13,6 +14,8 @@ from support.stack import Stack, running_stack
 EXAMPLE = re.compile(
     r"```sh\n(?P<command>(?:(?!```).)*?curl (?:(?!```).)*?)```\n\n```json\n(?P<answer>.*?)```", re.DOTALL
 )
+
+PROGRAM = re.compile(r"```python\n(?P<program>.*?)```\n\n```text\n(?P<output>.*?)```", re.DOTALL)
 
 # What differs from one run to the next, and what stands for it.
 VOLATILE = [
@@ -30,27 +33,35 @@ def settled(text: str) -> str:
     return text
 
 
-async def run(command: str, stack: Stack) -> str:
-    """Run a command of the README against a stack, whose ports are others."""
+def addressed(text: str, stack: Stack) -> str:
+    """Give a text of the README with the ports of a stack, which are others."""
     for port, process in (("8081", stack.commands[0]), ("8082", stack.queries[0]), ("8083", stack.projectors[0])):
-        command = command.replace(f"localhost:{port}", process.url.removeprefix("http://"))
-    shell = await asyncio.create_subprocess_exec(
-        "sh",
-        "-c",
-        command,
+        text = text.replace(f"localhost:{port}", process.url.removeprefix("http://"))
+    return text
+
+
+async def run(stack: Stack, *command: str) -> str:
+    """Run a command of the README against a stack."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
         env={**os.environ, "TOKEN": stack.operator_token},
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(30):
-        output, _ = await shell.communicate()
+        output, _ = await process.communicate()
     return output.decode()
 
 
 @needs("curl", "the examples need it")
 async def test_every_example_answers_as_the_readme_says(cluster: Cluster, database: Database, tmp_path: Path) -> None:
-    examples = list(EXAMPLE.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples, programs = list(EXAMPLE.finditer(readme)), list(PROGRAM.finditer(readme))
     assert len(examples) >= 3
+    assert programs
 
     async with running_stack(cluster, database, tmp_path) as stack:
         for example in examples:
-            assert settled(await run(example["command"], stack)) == settled(example["answer"]), example["command"]
+            answer = await run(stack, "sh", "-c", addressed(example["command"], stack))
+            assert settled(answer) == settled(example["answer"]), example["command"]
+        for program in programs:
+            assert await run(stack, sys.executable, "-c", addressed(program["program"], stack)) == program["output"]
