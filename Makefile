@@ -78,7 +78,7 @@ lock: $(INSTALLED) ## renew the pinned versions in requirements/
 	$(BIN)/uv export --quiet --frozen --only-group build --no-emit-workspace --no-header -o requirements/build.txt
 	$(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header -o requirements/dev.txt
 
-docs: $(INSTALLED) ## write what is generated from the code: events, settings, JSON Schemas, the dashboard
+docs: $(INSTALLED) ## write what is generated from the code: events, settings, JSON Schemas, the client, the dashboard
 	$(BIN)/python -m keelson.local docs
 
 clean: ## remove what was installed and built (data in .keelson stays)

@@ -68,13 +68,12 @@ async def _answers(session: aiohttp.ClientSession, port: int) -> bool:
 async def create_envs(stack: Stack, count: int) -> list[str]:
     """Create so many environments of one app, over HTTP."""
     async with Client(stack.commands[0].url, stack.queries[0].url, stack.operator_token) as client:
-        org_id = (await client.command("org.create", {"name": "bench"})).result["org_id"]
-        project = await client.command("project.create", {"org_id": org_id, "name": "bench"})
-        app = await client.command("app.create", {"project_id": project.result["project_id"], "name": "bench"})
-        app_id = app.result["app_id"]
-        envs = [await client.command("env.create", {"app_id": app_id, "name": f"env-{n}"}) for n in range(count)]
-        await client.command("env.set_config", {"env_id": envs[-1].result["env_id"], "variables": {}}, wait_s=20)
-        return [str(env.result["env_id"]) for env in envs]
+        org_id = (await client.org.create(name="bench")).result.org_id
+        project_id = (await client.project.create(org_id=org_id, name="bench")).result.project_id
+        app_id = (await client.app.create(project_id=project_id, name="bench")).result.app_id
+        envs = [await client.env.create(app_id=app_id, name=f"env-{n}") for n in range(count)]
+        await client.env.set_config(env_id=envs[-1].result.env_id, variables={}, wait_s=20)
+        return [env.result.env_id for env in envs]
 
 
 def set_config(stack: Stack, env_id: str, *, key: bool = False) -> str:

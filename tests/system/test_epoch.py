@@ -34,7 +34,7 @@ async def test_f26_services_that_run_go_over_to_the_new_epoch(
         client_of(stack, 1) as second,
         pooled(database.projector_dsn) as pool,
     ):
-        before = await first.command("org.create", {"name": "acme"}, key="made once", wait_s=5)
+        before = await first.command("org.create", {"name": "acme"}, idempotency_key="made once", wait_s=5)
         org = {"org_id": before.result["org_id"]}
         warm = await second.command("org.rename", {**org, "name": "warm"}, wait_s=5)
         old = (await first.get("/v1/events")).body["position"]
@@ -52,7 +52,7 @@ async def test_f26_services_that_run_go_over_to_the_new_epoch(
         assert (renamed.changed, renamed.events[0].seq, unchanged.changed) == (True, 3, False)
         # What was answered once is answered so again, by whichever replica.
         for client in (first, second):
-            again = await client.command("org.create", {"name": "acme"}, key="made once")
+            again = await client.command("org.create", {"name": "acme"}, idempotency_key="made once")
             assert (again.position, again.result, again.epoch) == (before.position, before.result, renamed.epoch)
 
         await eventually(lambda: answers_in(first, renamed.epoch), timeout_s=5.0)

@@ -334,7 +334,17 @@ def test_the_new_aggregates_spec_holds(copy: Path) -> None:
     run_tool(copy, "pytest", "-p", "no:cacheprovider", "tests/unit/command/domain/test_widget.py")
 
 
-def run_tool(copy: Path, tool: str, *arguments: str) -> None:
+def test_their_commands_and_reads_get_typed_methods(copy: Path) -> None:
+    run_tool(copy, "python", "-c", "from keelson.local.client_code import write_client; write_client()")
+    client = copy / "libs/client/keelson/client"
+
+    assert "class CreateWidget(Command[WidgetResult]" in (client / "commands/widget.py").read_text(encoding="utf-8")
+    assert "Listing[WidgetRow]" in (client / "reads/widgets.py").read_text(encoding="utf-8")
+    run_tool(copy, "ruff", "check", "--no-cache", client)
+    run_tool(copy, "mypy", client)
+
+
+def run_tool(copy: Path, tool: str, *arguments: str | Path) -> None:
     """Run a tool of development on the copy; it must find nothing wrong."""
     ran = subprocess.run(  # noqa: S603 - our own tools
         [Path(sys.executable).with_name(tool), *arguments],
@@ -380,5 +390,5 @@ async def follow_a_widget(client: Client, ids: dict[str, str]) -> None:
     row = await client.read("widgets", widget_id, min_position=deleted.position)
     assert row["deleted_at"] == row["updated_at"]
     assert [each async for each in client.list("widgets", project_id=ids["project_id"])] == []
-    events = [each["type"] async for each in client.events(aggregate_id=widget_id)]
+    events = [each.type async for each in client.events.list(aggregate_id=widget_id)]
     assert events == ["widget.created", "widget.renamed", "widget.deleted"]

@@ -161,12 +161,12 @@ async def test_f21_session_pooling_carries_everything(cluster: Cluster, database
             pooled(database.projector_dsn) as pool,
         ):
             for number in range(20):
-                created = await client.command("org.create", {"name": f"org-{number}"}, wait_s=10)
+                created = await client.org.create(name=f"org-{number}", wait_s=10)
                 assert created.projected
-                org_id = created.result["org_id"]
-                renamed = await client.command("org.rename", {"org_id": org_id, "name": f"renamed-{number}"})
-                row = await client.read("orgs", org_id, min_position=renamed.position)
-                assert (row["name"], row["resource_version"]) == (f"renamed-{number}", 2)
+                org_id = created.result.org_id
+                renamed = await client.org.rename(org_id=org_id, name=f"renamed-{number}")
+                row = await client.orgs.get(org_id, min_position=renamed.position)
+                assert (row.name, row.resource_version) == (f"renamed-{number}", 2)
             assert await caught_up(pool) == renamed.position
             await assert_views_equal_fold(pool)
 
@@ -220,23 +220,23 @@ def client_of(stack: Stack) -> Client:
 
 async def write_and_read(client: Client, name: str) -> None:
     """Write, and see it within the bounds: by looking, by naming the position, and by waiting for the answer."""
-    created = await client.command("org.create", {"name": name})
+    created = await client.org.create(name=name)
     began_at = time.monotonic()
 
     async def listed() -> list[Any]:
-        return [row async for row in client.list("orgs", name=name)]
+        return [row async for row in client.orgs.list(name=name)]
 
     assert await eventually(listed, 10)
     assert time.monotonic() - began_at < PATIENCE * VIEW_WITHIN_S
 
-    org = {"org_id": created.result["org_id"]}
-    renamed = await client.command("org.rename", {**org, "name": f"{name}-renamed"})
+    org_id = created.result.org_id
+    renamed = await client.org.rename(org_id=org_id, name=f"{name}-renamed")
     began_at = time.monotonic()
-    row = await client.read("orgs", org["org_id"], min_position=renamed.position)
-    assert row["name"] == f"{name}-renamed"
+    row = await client.orgs.get(org_id, min_position=renamed.position)
+    assert row.name == f"{name}-renamed"
     assert time.monotonic() - began_at < PATIENCE * ANSWER_WITHIN_S
 
     began_at = time.monotonic()
-    waited = await client.command("org.rename", {**org, "name": f"{name}-again"}, wait_s=10)
+    waited = await client.org.rename(org_id=org_id, name=f"{name}-again", wait_s=10)
     assert waited.projected
     assert time.monotonic() - began_at < PATIENCE * ANSWER_WITHIN_S

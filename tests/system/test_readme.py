@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sys
 from pathlib import Path
 
 from keelson.access.tokens import new_token
@@ -16,6 +17,8 @@ from support.stack import Stack, running_stack
 EXAMPLE = re.compile(
     r"```sh\n(?P<command>(?:(?!```).)*?curl (?:(?!```).)*?)```\n\n```json\n(?P<answer>.*?)```", re.DOTALL
 )
+
+PROGRAM = re.compile(r"```python\n(?P<program>.*?)```\n\n```text\n(?P<output>.*?)```", re.DOTALL)
 
 # What differs from one run to the next, and what stands for it.
 VOLATILE = [
@@ -33,32 +36,38 @@ def settled(text: str) -> str:
     return text
 
 
-async def run(command: str, stack: Stack, token: str) -> str:
-    """Run a command of the README against a stack, whose ports are others."""
+def addressed(text: str, stack: Stack) -> str:
+    """Give a text of the README with the ports of a stack, which are others."""
     for port, process in (("8081", stack.commands[0]), ("8082", stack.queries[0]), ("8083", stack.projectors[0])):
-        command = command.replace(f"localhost:{port}", process.url.removeprefix("http://"))
-    shell = await asyncio.create_subprocess_exec(
-        "sh",
-        "-c",
-        command,
+        text = text.replace(f"localhost:{port}", process.url.removeprefix("http://"))
+    return text
+
+
+async def run(token: str, *command: str) -> str:
+    """Run a command of the README against a stack."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
         env={**os.environ, "TOKEN": token},
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(30):
-        output, _ = await shell.communicate()
+        output, _ = await process.communicate()
     return output.decode()
 
 
 @needs("curl", "the examples need it")
 async def test_every_example_answers_as_the_readme_says(cluster: Cluster, database: Database, tmp_path: Path) -> None:
-    examples = list(EXAMPLE.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples, programs = list(EXAMPLE.finditer(readme)), list(PROGRAM.finditer(readme))
     assert len(examples) >= 3
+    assert programs
 
     token = new_token()
     environ = service_environ(os.environ, database_url=database.command_dsn, operator_token=token)
     await make_operator(environ, token, tmp_path / "bootstrap.log")
     async with running_stack(cluster, database, tmp_path) as stack:
         for example in examples:
-            assert settled(await run(example["command"], stack, token)) == settled(example["answer"]), example[
-                "command"
-            ]
+            answer = await run(token, "sh", "-c", addressed(example["command"], stack))
+            assert settled(answer) == settled(example["answer"]), example["command"]
+        for program in programs:
+            assert await run(token, sys.executable, "-c", addressed(program["program"], stack)) == program["output"]

@@ -2,9 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import stamina
@@ -12,6 +10,7 @@ from aiohttp import web
 
 from keelson.client import Client, ProblemError, UnreachableError
 from keelson.client.transport import _backoff
+from unit.client.server import Reply, Server, answering, refusing
 
 ANSWER = {
     "position": 42,
@@ -20,58 +19,7 @@ ANSWER = {
     "result": {"app_id": "app_1"},
     "events": [{"position": 42, "type": "app.created", "version": 1, "aggregate_id": "app_1", "seq": 1}],
 }
-EPOCH = {"Keelson-Epoch": "e1"}
 CREATE = {"project_id": "project_1", "name": "shop"}
-
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Server:
-    """Gives the replies that it was told to, one a request and the last one again and again, and keeps what came."""
-
-    def __init__(self, *replies: Reply) -> None:
-        self.replies = list(replies)
-        self.requests: list[web.Request] = []
-        self.bodies: list[Any] = []
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keep a request and give the next reply."""
-        self.requests.append(request)
-        self.bodies.append(await request.json() if request.can_read_body else None)
-        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        return await reply(request)
-
-    def sent(self, header: str) -> list[str | None]:
-        """Give a header's value in each request."""
-        return [request.headers.get(header) for request in self.requests]
-
-    @asynccontextmanager
-    async def client(self, **settings: Any) -> AsyncIterator[Client]:
-        """Serve, and give a client of it as both services."""
-        runner = web.AppRunner(web.Application(), shutdown_timeout=0.1)
-        runner.app.router.add_route("*", "/{path:.*}", self.handle)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            host, port = runner.addresses[0][:2]
-            url = f"http://{host}:{port}/"
-            async with Client(url, url, "token-of-a-test", **settings) as client:
-                yield client
-        finally:
-            await runner.cleanup()
-
-
-def answering(body: Any, status: int = 200, **headers: str) -> Reply:
-    async def reply(_: web.Request) -> web.StreamResponse:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return web.json_response(body, status=status, headers=EPOCH | named)
-
-    return reply
-
-
-def refusing(status: int, code: str) -> Reply:
-    return answering({"title": code, "status": status, "detail": f"it is {code}", "code": code}, status)
 
 
 async def hang_up(request: web.Request) -> web.StreamResponse:
@@ -101,7 +49,7 @@ def _without_back_off() -> Iterator[None]:
 async def test_a_command_is_posted_and_its_answer_read() -> None:
     server = Server(answering(ANSWER))
     async with server.client() as client:
-        answer = await client.command("app.create", CREATE, reason="Grüße", key="k1", if_match=7, wait_s=5)
+        answer = await client.command("app.create", CREATE, reason="Grüße", idempotency_key="k1", if_match=7, wait_s=5)
 
     (request,) = server.requests
     assert (request.method, request.path, server.bodies) == ("POST", "/v1/commands/app.create", [CREATE])
@@ -260,32 +208,6 @@ async def test_a_list_follows_its_pages_to_the_end() -> None:
         {"org_id": "org_1"},
         {"org_id": "org_1", "cursor": "opaque="},
     ]
-
-
-async def test_events_are_read_on_through_empty_pages_up_to_the_head() -> None:
-    """F4: a page without a match says how far was examined, and is not the end."""
-    server = Server(
-        answering({"items": [{"position": 3}], "next": "e1-4", "position": "e1-9"}),
-        answering({"items": [], "next": "e1-8", "position": "e1-9"}),
-        answering({"items": [{"position": 9}], "next": "e1-9", "position": "e1-9"}),
-    )
-    async with server.client() as client:
-        events = [event["position"] async for event in client.events(type="app.created")]
-
-    assert events == [3, 9]
-    assert [each.query.get("after") for each in server.requests] == [None, "e1-4", "e1-8"]
-
-
-async def test_events_are_read_backwards_down_to_the_first() -> None:
-    server = Server(
-        answering({"items": [{"position": 9}], "next": "e1-4", "position": "e1-9"}),
-        answering({"items": [{"position": 1}], "next": None, "position": "e1-9"}),
-    )
-    async with server.client() as client:
-        events = [event["position"] async for event in client.events(order="desc")]
-
-    assert events == [9, 1]
-    assert [each.query.get("after") for each in server.requests] == [None, "e1-4"]
 
 
 async def test_a_client_is_used_within_its_context() -> None:

@@ -4,9 +4,16 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from keelson.client import Client, ClientError, ProblemError
+from keelson.client import Client, ClientError, Command, ProblemError
+from keelson.client.commands.app import CreateApp
+from keelson.client.commands.deploy import CreateDeploy, SetDeployStatus
+from keelson.client.commands.env import CreateEnv, DeleteEnv, ScaleEnv, SetEnvConfig
+from keelson.client.commands.org import CreateOrg
+from keelson.client.commands.project import CreateProject, DeleteProject
+from keelson.client.commands.release import CreateRelease, Health, Port, Process, Source
+from keelson.client.commands.route import CreateRoute, DeleteRoute, UpdateRoute
 from keelson.local.errors import LocalError
 from keelson.local.home import Home
 from keelson.local.report import print_report
@@ -18,25 +25,27 @@ COMPANY = "acorn-bakery"
 _MIB = 1024 * 1024
 _STEP_WIDTHS = (6, 18, 30, 40)
 
-STOREFRONT: dict[str, Any] = {
-    "web": {
-        "command": ["gunicorn", "storefront.wsgi", "--bind", "0.0.0.0:8000"],
-        "ports": [{"name": "http", "port": 8000}],
-        "cpu_millis": 500,
-        "memory_bytes": 512 * _MIB,
-        "health": {"path": "/healthz", "port": "http", "interval_s": 5},
-    },
-    "worker": {"command": ["python", "-m", "storefront.worker"], "memory_bytes": 384 * _MIB},
+STOREFRONT = {
+    "web": Process(
+        command=["gunicorn", "storefront.wsgi", "--bind", "0.0.0.0:8000"],
+        ports=[Port(name="http", port=8000)],
+        cpu_millis=500,
+        memory_bytes=512 * _MIB,
+        health=Health(path="/healthz", port="http", interval_s=5),
+    ),
+    "worker": Process(command=["python", "-m", "storefront.worker"], memory_bytes=384 * _MIB),
 }
-ORDERS: dict[str, Any] = {
-    "api": {
-        "command": ["uvicorn", "orders.app:app", "--port", "9000"],
-        "ports": [{"name": "http", "port": 9000}, {"name": "metrics", "port": 9090}],
-        "health": {"path": "/readyz", "port": "http"},
-        "needs_secrets": True,
-    },
-    "scheduler": {"command": ["python", "-m", "orders.scheduler"], "cpu_millis": 100},
+ORDERS = {
+    "api": Process(
+        command=["uvicorn", "orders.app:app", "--port", "9000"],
+        ports=[Port(name="http", port=9000), Port(name="metrics", port=9090)],
+        health=Health(path="/readyz", port="http"),
+        needs_secrets=True,
+    ),
+    "scheduler": Process(command=["python", "-m", "orders.scheduler"], cpu_millis=100),
 }
+
+R = TypeVar("R")
 
 
 def run_demo(environ: Mapping[str, str]) -> int:
@@ -70,12 +79,12 @@ class Story:
         """Create a company's platform, run it, break it, and mend it."""
         _print_opening()
         await self._found_company()
-        project_id = await self._create("project", "shop", "everything that sells cakes", org_id=self.org_id)
-        storefront = await self._create("app", "storefront", "the shop's web site", project_id=project_id)
-        orders = await self._create("app", "orders", "takes and tracks orders", project_id=project_id)
-        staging = await self._create("env", "staging", "try releases before customers see them", app_id=storefront)
-        production = await self._create("env", "production", "what customers see", app_id=storefront)
-        back_office = await self._create("env", "production", "what the storefront calls", app_id=orders)
+        project_id = await self._project("shop", "everything that sells cakes")
+        storefront = await self._app(project_id, "storefront", "the shop's web site")
+        orders = await self._app(project_id, "orders", "takes and tracks orders")
+        staging = await self._env(storefront, "staging", "try releases before customers see them")
+        production = await self._env(storefront, "production", "what customers see")
+        back_office = await self._env(orders, "production", "what the storefront calls")
         first = await self._release(storefront, "storefront", 1, STOREFRONT, "first version of the shop")
         ledger = await self._release(orders, "orders", 1, ORDERS, "first version of order taking")
         await self._go_live(staging, production, back_office, first, ledger)
@@ -90,13 +99,23 @@ class Story:
         while True:
             self._company = COMPANY if number == 1 else f"{COMPANY}-{number}"
             try:
-                self.org_id = await self._create("org", self._company, "signed up for the platform")
+                org = await self._do(CreateOrg(name=self._company), self._company, "signed up for the platform")
             except ProblemError as problem:
                 if problem.code != "name_taken":
                     raise
                 number += 1
             else:
+                self.org_id = org.org_id
                 return
+
+    async def _project(self, name: str, reason: str) -> str:
+        return (await self._do(CreateProject(org_id=self.org_id, name=name), name, reason)).project_id
+
+    async def _app(self, project_id: str, name: str, reason: str) -> str:
+        return (await self._do(CreateApp(project_id=project_id, name=name), name, reason)).app_id
+
+    async def _env(self, app_id: str, name: str, reason: str) -> str:
+        return (await self._do(CreateEnv(app_id=app_id, name=name), name, reason)).env_id
 
     async def _go_live(self, staging: str, production: str, back_office: str, first: str, ledger: str) -> None:
         await self._deploy(staging, first, "staging", "does it start at all?")
@@ -106,23 +125,22 @@ class Story:
     async def _open_doors(self, staging: str, production: str) -> None:
         """Let hostnames lead to what runs; all companies share one space of them, so the company's name is in each."""
         preview = await self._route(staging, f"next.{self._company}.example", "the bakers try releases here")
-        await self._do("route.delete", "staging", "the bakers have seen enough", route_id=preview)
+        await self._do(DeleteRoute(route_id=preview), "staging", "the bakers have seen enough")
         shop = await self._route(production, f"www.{self._company}.example", "customers come by this name")
         moved = f"shop.{self._company}.example"
-        await self._do("route.update", moved, "it is a shop now", route_id=shop, hostname=moved)
+        await self._do(UpdateRoute(route_id=shop, hostname=moved), moved, "it is a shop now")
 
     async def _route(self, env_id: str, hostname: str, reason: str) -> str:
-        leads = {"env_id": env_id, "hostname": hostname, "process": "web", "port": "http"}
-        return str((await self._do("route.create", hostname, reason, **leads))["route_id"])
+        command = CreateRoute(env_id=env_id, hostname=hostname, process="web", port="http")
+        return (await self._do(command, hostname, reason)).route_id
 
     async def _grow(self, production: str, back_office: str) -> None:
         variables = {"ORDERS_URL": "http://orders.internal:9000", "BANNER": "Cake sale on Saturday"}
-        await self._do("env.set_config", "production", "announce the sale", env_id=production, variables=variables)
-        replicas = {"web": 4, "worker": 2}
-        await self._do("env.scale", "production", "Saturday's cake sale", env_id=production, replicas=replicas)
-        await self._do(
-            "env.scale", "orders production", "the sale brings more orders", env_id=back_office, replicas={"api": 3}
-        )
+        await self._do(SetEnvConfig(env_id=production, variables=variables), "production", "announce the sale")
+        bigger = ScaleEnv(env_id=production, replicas={"web": 4, "worker": 2})
+        await self._do(bigger, "production", "Saturday's cake sale")
+        busier = ScaleEnv(env_id=back_office, replicas={"api": 3})
+        await self._do(busier, "orders production", "the sale brings more orders")
 
     async def _break_and_mend(self, storefront: str, staging: str, production: str, first: str) -> None:
         second = await self._release(storefront, "storefront", 2, STOREFRONT, "new checkout, ticket SHOP-118")
@@ -134,44 +152,46 @@ class Story:
     async def _show_refusals(self, project_id: str, storefront: str, production: str) -> None:
         """Show that rules hold: each of these must be refused."""
         lacking = await self._release(storefront, "storefront", 3, {"worker": STOREFRONT["worker"]}, "lost its web")
-        await self._refused("deploy.create", "production", "in a hurry", env_id=production, release_id=lacking)
-        await self._refused("env.delete", "production", "by mistake", env_id=production)
-        await self._refused("app.create", "a second orders", "by mistake", project_id=project_id, name="orders")
-        await self._refused("project.delete", "shop", "by mistake", project_id=project_id)
-        replicas = {"mailer": 1}
-        await self._refused("env.scale", "no such process", "a typo", env_id=production, replicas=replicas)
+        await self._refused(CreateDeploy(env_id=production, release_id=lacking), "production", "in a hurry")
+        await self._refused(DeleteEnv(env_id=production), "production", "by mistake")
+        await self._refused(CreateApp(project_id=project_id, name="orders"), "a second orders", "by mistake")
+        await self._refused(DeleteProject(project_id=project_id), "shop", "by mistake")
+        await self._refused(ScaleEnv(env_id=production, replicas={"mailer": 1}), "no such process", "a typo")
 
-    async def _create(self, kind: str, name: str, reason: str, **fields: Any) -> str:
-        result = await self._do(f"{kind}.create", name, reason, name=name, **fields)
-        return str(result[f"{kind}_id"])
-
-    async def _release(self, app_id: str, app: str, number: int, processes: Mapping[str, Any], reason: str) -> str:
-        source = {
-            "repository": f"https://git.acorn-bakery.example/{app}",
-            "commit": hashlib.sha256(f"{app} {number}".encode()).hexdigest()[:40],
-        }
-        image = f"images.acorn-bakery.example/{app}@sha256:{hashlib.sha256(f'{app}:{number}'.encode()).hexdigest()}"
-        result = await self._do(
-            "release.create", f"{app} {number}", reason, app_id=app_id, image=image, processes=processes, source=source
+    async def _release(self, app_id: str, app: str, number: int, processes: Mapping[str, Process], reason: str) -> str:
+        source = Source(
+            repository=f"https://git.acorn-bakery.example/{app}",
+            commit=hashlib.sha256(f"{app} {number}".encode()).hexdigest()[:40],
         )
-        return str(result["release_id"])
+        image = f"images.acorn-bakery.example/{app}@sha256:{hashlib.sha256(f'{app}:{number}'.encode()).hexdigest()}"
+        command = CreateRelease(app_id=app_id, image=image, processes=processes, source=source)
+        return (await self._do(command, f"{app} {number}", reason)).release_id
 
-    async def _deploy(self, env_id: str, release_id: str, where: str, reason: str, kind: str = "deploy") -> None:
-        fields = {"env_id": env_id, "release_id": release_id, "kind": kind}
-        result = await self._do("deploy.create", f"{where} ({kind})", reason, **fields)
-        for status, message in (("rolling", "replicas start"), ("succeeded", "all replicas ready")):
-            fields = {"deploy_id": str(result["deploy_id"]), "status": status, "message": message}
-            await self._do("deploy.set_status", where, f"{status}: {message}", **fields)
+    async def _deploy(
+        self,
+        env_id: str,
+        release_id: str,
+        where: str,
+        reason: str,
+        kind: Literal["deploy", "rollback"] = "deploy",
+    ) -> None:
+        command = CreateDeploy(env_id=env_id, release_id=release_id, kind=kind)
+        deploy_id = (await self._do(command, f"{where} ({kind})", reason)).deploy_id
+        rolling = SetDeployStatus(deploy_id=deploy_id, status="rolling", message="replicas start")
+        await self._do(rolling, where, "rolling: replicas start")
+        succeeded = SetDeployStatus(deploy_id=deploy_id, status="succeeded", message="all replicas ready")
+        await self._do(succeeded, where, "succeeded: all replicas ready")
 
-    async def _do(self, name: str, what: str, reason: str, /, **data: Any) -> dict[str, Any]:
-        answer = await self._client.command(name, data, reason=reason)
+    async def _do(self, command: Command[R], what: str, reason: str) -> R:
+        answer = await self._client.send(command, reason=reason)
         self.position = answer.position
-        _print_step(str(answer.position), name, what, reason)
+        _print_step(str(answer.position), command.command_name, what, reason)
         return answer.result
 
-    async def _refused(self, name: str, what: str, reason: str, /, **data: Any) -> None:
+    async def _refused(self, command: Command[Any], what: str, reason: str) -> None:
+        name = command.command_name
         try:
-            await self._client.command(name, data, reason=reason)
+            await self._client.send(command, reason=reason)
         except ProblemError as problem:
             _print_step("", name, what, f"refused, {problem.status} {problem.code}: {problem.detail}")
         else:

@@ -1,4 +1,4 @@
-"""What is generated from the code and committed: documents, JSON Schemas of each version of each event, a dashboard."""
+"""What is generated from the code and committed: documents, events' JSON Schemas, the client, a dashboard."""
 
 import inspect
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from keelson.events.registry import MODULES, events_of
 from keelson.events.schema import file_stem, schema_of
 from keelson.local.access_document import DOCUMENT as ACCESS
 from keelson.local.access_document import access_document
+from keelson.local.client_code import write_client
 from keelson.local.dashboard import DASHBOARD, dashboard_text
 from keelson.local.errors import LocalError
 from keelson.local.settings_document import DOCUMENT as SETTINGS
@@ -59,6 +60,7 @@ def main() -> None:
     SETTINGS.write_text(settings_document(), encoding="utf-8")
     ACCESS.write_text(access_document(), encoding="utf-8")
     DASHBOARD.write_text(dashboard_text(), encoding="utf-8")
+    write_client()
 
 
 def write_schemas(folder: Path) -> None:

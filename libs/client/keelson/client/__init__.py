@@ -1,17 +1,26 @@
 """Typed asynchronous client of the command and query APIs: the way in for the demo, agents and tests."""
 
-from keelson.client.answers import Answer, BundleAnswer, CommandResult, EventRef, Response
+from keelson.client.answers import Answer, CommandResult, EventRef, Response
+from keelson.client.bundle import BundleAnswer
 from keelson.client.client import Client
+from keelson.client.command import Command, Guarded, Options
 from keelson.client.errors import ClientError, ProblemError, UnreachableError
+from keelson.client.listing import Listing, Page, Rows
 
 __all__ = [
     "Answer",
     "BundleAnswer",
     "Client",
     "ClientError",
+    "Command",
     "CommandResult",
     "EventRef",
+    "Guarded",
+    "Listing",
+    "Options",
+    "Page",
     "ProblemError",
     "Response",
+    "Rows",
     "UnreachableError",
 ]

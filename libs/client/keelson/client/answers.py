@@ -1,11 +1,13 @@
 """What the services answer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from keelson.events.ids import Position
+
+R = TypeVar("R")
 
 
 class EventRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,15 +20,15 @@ class EventRef(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
-class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
+class CommandResult(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     """What one command of a bundle came to."""
 
     changed: bool
-    result: dict[str, Any]
+    result: R
     events: tuple[EventRef, ...]
 
 
-class Answer(CommandResult, frozen=True, kw_only=True):
+class Answer(CommandResult[R], Generic[R], frozen=True, kw_only=True):
     """What a command came to: durable when this is in hand, and in the views too where `projected`.
 
     `position` is its last event's; of a command that changed nothing, the one that this was confirmed at.
@@ -34,16 +36,6 @@ class Answer(CommandResult, frozen=True, kw_only=True):
 
     position: Position
     projected: bool
-    epoch: str | None = None
-
-
-class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle came to: all of its commands, or none."""
-
-    position: Position
-    changed: bool
-    projected: bool
-    results: tuple[CommandResult, ...]
     epoch: str | None = None
 
 

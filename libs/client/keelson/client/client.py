@@ -2,20 +2,25 @@
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack
 
 import msgspec
 
-from keelson.client.answers import Answer, BundleAnswer, Response
+from keelson.client.answers import Answer, Response
+from keelson.client.bundle import BundleAnswer, Part, read_answer, write_part
+from keelson.client.command import Command, Options
+from keelson.client.commands import Commands
+from keelson.client.listing import Param, text_of
+from keelson.client.reads import Reads
 from keelson.client.transport import Request, Transport
 
-Param = str | int | bool | None
+R = TypeVar("R")
 
 
-class Client:
+class Client(Commands, Reads):
     """Sends commands and reads what became of them; use as an async context manager, shared by many tasks.
 
+    Commands are methods by what they act on (`client.app.create(…)`), reads by collection (`client.apps.list(…)`).
     Whatever was not answered, or with 503, is sent again under the same key until `retry_for_s` have passed: a command
     takes effect at most once however often it is sent. Raises ProblemError and UnreachableError.
     """
@@ -30,6 +35,8 @@ class Client:
         retry_for_s: float = 30.0,
         connections: int = 100,
     ) -> None:
+        Commands.__init__(self, self)
+        Reads.__init__(self, self)
         self._command_url = command_url.rstrip("/")
         self._query_url = query_url.rstrip("/")
         self._transport = Transport(token, timeout_s=timeout_s, retry_for_s=retry_for_s, connections=connections)
@@ -41,38 +48,47 @@ class Client:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._transport.__aexit__(*exc_info)
 
+    async def send(
+        self,
+        command: Command[R],
+        *,
+        reason: str | None = None,
+        if_match: int | None = None,
+        **options: Unpack[Options],
+    ) -> Answer[R]:
+        """Send a typed command: what the methods by name do."""
+        response = await self._post(f"/v1/commands/{command.command_name}", command, reason, if_match, options)
+        answer: Answer[R] = msgspec.convert(_with_epoch(response), Answer[command.result_type])  # type: ignore[name-defined]
+        return answer
+
     async def command(
         self,
         name: str,
         data: Mapping[str, Any],
         *,
         reason: str | None = None,
-        key: str | None = None,
         if_match: int | None = None,
-        wait_s: int | None = None,
-    ) -> Answer:
-        """Send a command; with `wait_s`, wait that long at most for the views to have it (see `Answer.projected`).
-
-        Without a `key` one is minted, so that the repeats of this call are safe; give one to repeat the call itself.
-        """
-        headers = _command_headers(reason, key, wait_s)
-        if if_match is not None:
-            headers["If-Match"] = f'"{if_match}"'
-        response = await self._post(f"/v1/commands/{name}", data, headers, wait_s)
-        return msgspec.convert({**response.body, "epoch": response.headers.get("Keelson-Epoch")}, Answer)
+        **options: Unpack[Options],
+    ) -> Answer[dict[str, Any]]:
+        """Send a command by its name, untyped: for tools, and for commands that are newer than this client."""
+        response = await self._post(f"/v1/commands/{name}", data, reason, if_match, options)
+        return msgspec.convert(_with_epoch(response), Answer[dict[str, Any]])
 
     async def bundle(
         self,
-        commands: Sequence[Mapping[str, Any]],
+        commands: Sequence[Part],
         *,
         reason: str | None = None,
-        key: str | None = None,
-        wait_s: int | None = None,
+        **options: Unpack[Options],
     ) -> BundleAnswer:
-        """Send commands, each `{"name", "data", "if_match"?}`, that take effect together or not at all."""
-        headers = _command_headers(reason, key, wait_s)
-        response = await self._post("/v1/commands", {"commands": commands}, headers, wait_s)
-        return msgspec.convert({**response.body, "epoch": response.headers.get("Keelson-Epoch")}, BundleAnswer)
+        """Send commands that take effect together or not at all, later ones seeing earlier ones.
+
+        Each is typed (with `.at(seq)` for an If-Match of its own), and then so is its result, or a mapping of `name`,
+        `data` and, if wanted, `if_match`.
+        """
+        body = {"commands": [write_part(command) for command in commands]}
+        response = await self._post("/v1/commands", body, reason, None, options)
+        return read_answer(commands, _with_epoch(response))
 
     async def get(
         self,
@@ -83,70 +99,78 @@ class Client:
         **params: Param,
     ) -> Response:
         """Get a path of the query service; parameters that are None are left out, `wait_s` bounds `min_position`."""
-        return await self._get(path, params, headers=headers or {}, wait_s=wait_s)
+        return await self.read_path(path, params, headers=headers, wait_s=wait_s)
+
+    async def read_path(
+        self,
+        path: str,
+        params: Mapping[str, Param],
+        *,
+        headers: Mapping[str, str] | None = None,
+        wait_s: int | None = None,
+    ) -> Response:
+        """Do what `get` does, its parameters being a mapping."""
+        request = Request(
+            "GET",
+            f"{self._query_url}{path}",
+            headers={**_prefer(wait_s), **(headers or {})},
+            params={name: text_of(value) for name, value in params.items() if value is not None},
+            wait_s=wait_s or 0,
+        )
+        return await self._transport.send(request)
+
+    async def post_path(self, path: str, body: msgspec.Struct) -> Response:
+        """Post to a path of the command service that is no command, such as a heartbeat: no key, no reason, no wait."""
+        headers = {"Content-Type": "application/json"}
+        request = Request("POST", f"{self._command_url}{path}", headers=headers, body=msgspec.json.encode(body))
+        return await self._transport.send(request)
 
     async def read(self, collection: str, row_id: str, min_position: int | None = None) -> dict[str, Any]:
-        """Give one row, with `min_position` as it is there or later; a deleted row has `deleted_at`."""
+        """Give one row, untyped, with `min_position` as it is there or later; a deleted row has `deleted_at`."""
         response = await self.get(f"/v1/{collection}/{row_id}", min_position=min_position)
         return msgspec.convert(response.body, dict[str, Any])
 
     async def list(self, collection: str, **filters: Param) -> AsyncIterator[dict[str, Any]]:
-        """Give all rows that match, in the order of their ids, a page at a time."""
-        cursor: str | None = None
+        """Give all rows that match, untyped, in the order of their ids, a page at a time."""
+        cursor: Param = None
         while True:
-            page = (await self._get(f"/v1/{collection}", {**filters, "cursor": cursor})).body
+            page = (await self.read_path(f"/v1/{collection}", {**filters, "cursor": cursor})).body
             for row in page["items"]:
                 yield row
             cursor = page["next"]
             if cursor is None:
                 return
 
-    async def events(self, after: str | int | None = None, **filters: Param) -> AsyncIterator[dict[str, Any]]:
-        """Give the events that match, from `after` (exclusive) to the log's present end; with `order="desc"` downwards.
-
-        Each page reads on where the one before ended, found or not.
-        """
-        while True:
-            page = (await self._get("/v1/events", {**filters, "after": after})).body
-            for event in page["items"]:
-                yield event
-            after = page["next"]
-            if after in (None, page["position"]):
-                return
-
-    async def _get(
-        self,
-        path: str,
-        params: Mapping[str, Param],
-        *,
-        headers: Mapping[str, str] = MappingProxyType({}),
-        wait_s: int | None = None,
+    async def _post(
+        self, path: str, body: object, reason: str | None, if_match: int | None, options: Options
     ) -> Response:
+        wait_s = options.get("wait_s")
         request = Request(
-            "GET",
-            f"{self._query_url}{path}",
-            headers={**_prefer(wait_s), **headers},
-            params={name: _text(value) for name, value in params.items() if value is not None},
+            "POST",
+            f"{self._command_url}{path}",
+            headers=_command_headers(reason, if_match, options) | _prefer(wait_s),
+            body=msgspec.json.encode(body),
             wait_s=wait_s or 0,
         )
         return await self._transport.send(request)
 
-    async def _post(self, path: str, body: Mapping[str, Any], headers: dict[str, str], wait_s: int | None) -> Response:
-        content = msgspec.json.encode(body)
-        request = Request("POST", f"{self._command_url}{path}", headers=headers, body=content, wait_s=wait_s or 0)
-        return await self._transport.send(request)
 
-
-def _command_headers(reason: str | None, key: str | None, wait_s: int | None) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4()) if key is None else key}
-    if reason is not None:
-        headers["Keelson-Reason"] = reason
-    return headers | _prefer(wait_s)
+def _command_headers(reason: str | None, if_match: int | None, options: Options) -> dict[str, str]:
+    key = options.get("idempotency_key")
+    given = {
+        "Content-Type": "application/json",
+        "Idempotency-Key": str(uuid.uuid4()) if key is None else key,
+        "Keelson-Reason": reason,
+        "If-Match": None if if_match is None else f'"{if_match}"',
+        "Keelson-Correlation-Id": options.get("correlation_id"),
+        "Keelson-Causation": options.get("causation"),
+    }
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 def _prefer(wait_s: int | None) -> dict[str, str]:
     return {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
 
 
-def _text(value: str | int) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _with_epoch(response: Response) -> dict[str, Any]:
+    return {**response.body, "epoch": response.headers.get("Keelson-Epoch")}

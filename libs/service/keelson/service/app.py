@@ -41,9 +41,23 @@ class Readiness(msgspec.Struct, frozen=True):
 
 _STANDARD = (
     Operation(method="GET", path="/healthz", summary="The process is up", response=Liveness, public=True),
-    Operation(method="GET", path="/readyz", summary="It can work; else 503", response=Readiness, public=True),
-    Operation(method="GET", path="/metrics", summary="Metrics for Prometheus", public=True),
-    Operation(method="GET", path="/openapi.json", summary="This document", public=True),
+    Operation(
+        method="GET",
+        path="/readyz",
+        summary="It can work; else 503",
+        response=Readiness,
+        unready=Readiness,
+        public=True,
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        summary="Metrics for Prometheus",
+        response=str,
+        media_type="text/plain",
+        public=True,
+    ),
+    Operation(method="GET", path="/openapi.json", summary="This document", response=dict[str, Any], public=True),
 )
 
 PUBLIC_PATHS = frozenset(operation.path for operation in _STANDARD)

@@ -16,9 +16,10 @@ Name = Annotated[str, Meta(pattern=_LABEL, description="lower-case letters, digi
 ProcessName = Annotated[str, Meta(pattern=_LABEL)]
 PortName = Annotated[str, Meta(pattern=_LABEL)]
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$(?!\n)")]
-Text = Annotated[str, Meta(max_length=500)]
 # No more than Linux takes of one variable (128 KiB), also where each character takes four bytes.
 SecretValue = Annotated[str, Meta(max_length=32_768)]
+# PostgreSQL keeps no NUL.
+Text = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]
 
 # RFC 1123 (2.1) with RFC 5890's labels of ASCII: at least two, so that nobody holds a whole top-level domain, and the
 # last begins with a letter, so that no address (nor what a browser reads as one, 1.2.3.0x4) is taken for a name.

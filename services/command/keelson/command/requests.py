@@ -10,7 +10,7 @@ from starlette.requests import Request
 from keelson.access import Identity
 from keelson.access.rights import ENROLLING
 from keelson.command.handlers import Handler
-from keelson.command.headers import CommandHeaders, read_command_headers
+from keelson.command.headers import MAX_SEQ, CommandHeaders, read_command_headers
 from keelson.command.registry import HANDLERS
 from keelson.command.submission import BUNDLE, Part, Submission
 from keelson.log.decision import Context
@@ -27,7 +27,7 @@ class BundledCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     data: dict[str, Any]
-    if_match: Annotated[int, Meta(ge=0)] | None = None
+    if_match: Annotated[int, Meta(ge=0, le=MAX_SEQ)] | None = None
 
 
 class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

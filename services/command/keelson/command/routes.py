@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from keelson.access.rights import ENROLLING
 from keelson.command import heartbeats
+from keelson.command.documents import BundleHeaders, documented_bundle, documented_headers
 from keelson.command.handlers import Handler
-from keelson.command.headers import CommandHeaders, DocumentedHeaders
+from keelson.command.headers import CommandHeaders
 from keelson.command.refusal import Refusal
 from keelson.command.registry import HANDLERS
-from keelson.command.requests import Bundle, read_bundle, read_command, require_no_parameters
+from keelson.command.requests import read_bundle, read_command, require_no_parameters
 from keelson.command.submission import BUNDLE, Answer, EventReference, PartAnswer, Submission
 from keelson.log.append import AppendUnavailableError
 from keelson.service.credentials import UnauthenticatedError
@@ -164,9 +165,11 @@ def _operation(handler: Handler) -> Operation:
         method="POST",
         path=f"/v1/commands/{handler.name}",
         summary=handler.summary,
-        headers=DocumentedHeaders,
+        headers=documented_headers(has_target=handler.target is not None, needs_reason=handler.needs_reason),
         request=handler.command,
         response=CommandAnswer[handler.result],  # type: ignore[name-defined] # msgspec reads it at run time
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=_REFUSALS,
         tags=(handler.name.partition(".")[0],),
     )
@@ -187,11 +190,19 @@ OPERATIONS = (
         method="POST",
         path="/v1/commands",
         summary="Several commands that succeed or fail as one",
-        headers=DocumentedHeaders,
-        request=Bundle,
+        headers=BundleHeaders,
+        request=documented_bundle(),
         response=BundleAnswer,
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=("unknown_command", *_REFUSALS),
     ),
-    Operation(method="GET", path="/v1/commands", summary="The commands", response=CommandList),
+    Operation(
+        method="GET",
+        path="/v1/commands",
+        summary="The commands",
+        response=CommandList,
+        problems=("invalid", "not_supported"),
+    ),
     heartbeats.OPERATION,
 )

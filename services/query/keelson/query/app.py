@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from keelson.query.credential_routes import credential_endpoints
 from keelson.query.desired_routes import desired_endpoints
-from keelson.query.endpoints import not_built_routes, routes_of
+from keelson.query.endpoints import Endpoint, not_built_routes, routes_of
 from keelson.query.freshness import Freshness
 from keelson.query.log_routes import log_endpoints
 from keelson.query.readiness import CHECKS
@@ -30,17 +30,22 @@ NOT_BUILT_PATHS = (
 )
 
 
+def endpoints() -> list[Endpoint]:
+    """Give everything that can be read here."""
+    return [*view_endpoints(), *credential_endpoints(), *desired_endpoints(), *log_endpoints()]
+
+
 def build_app(settings: QuerySettings) -> Application:
     """Make the service; nothing is opened before it is served."""
-    endpoints = [*view_endpoints(), *credential_endpoints(), *desired_endpoints(), *log_endpoints()]
+    served = endpoints()
     return create_app(
         name=NAME,
         settings=settings,
-        routes=[*routes_of(endpoints), *not_built_routes(NOT_BUILT_PATHS)],
+        routes=[*routes_of(served), *not_built_routes(NOT_BUILT_PATHS)],
         authenticator=BearerTokens(NAME, settings.operator_token),
         lifespan=open_resources,
         readiness=CHECKS,
-        operations=[endpoint.operation for endpoint in endpoints],
+        operations=[endpoint.operation for endpoint in served],
     )
 
 

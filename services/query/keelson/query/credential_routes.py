@@ -74,6 +74,8 @@ def list_credentials(holders: View) -> Endpoint:
         parameters=CredentialParameters,
         headers=ViewHeaders,
         response=ViewPage[Credential],
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=(*PROBLEMS, "not_found", "bad_cursor"),
         tags=(holders.name,),
     )

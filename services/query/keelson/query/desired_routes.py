@@ -119,6 +119,8 @@ def show_env_status() -> Endpoint:
         parameters=ReadParameters,
         headers=ViewHeaders,
         response=EnvStatus,
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=(*_PROBLEMS, "not_found"),
         tags=("envs",),
     )
@@ -143,6 +145,8 @@ def show_node_desired() -> Endpoint:
         parameters=ReadParameters,
         headers=ViewHeaders,
         response=Desired[DesiredInstance],
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=(*_PROBLEMS, "not_found"),
         tags=("nodes",),
     )
@@ -165,6 +169,8 @@ def show_edge_desired() -> Endpoint:
         parameters=ReadParameters,
         headers=ViewHeaders,
         response=Desired[DesiredRoute],
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=_PROBLEMS,
         tags=("routes",),
     )

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from keelson.events.ids import read_aggregate_type
 from keelson.query.places import PLACE_PATTERN
+from keelson.service.headers import MAX_WAIT_S
 from keelson.views import Relation
 
 # What the API knows and this version has not built: answered 400 `not_supported`, never ignored.
@@ -98,13 +99,18 @@ class NoParameters(msgspec.Struct, frozen=True):
 class ViewHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """What every read of a view understands."""
 
-    prefer: str | None = msgspec.field(default=None, name="Prefer")
+    prefer: (
+        Annotated[str, Meta(description=f"wait=<seconds> for min_position, at most {MAX_WAIT_S}", examples=["wait=5"])]
+        | None
+    ) = msgspec.field(default=None, name="Prefer")
 
 
 class RowHeaders(ViewHeaders, frozen=True, kw_only=True):
     """What a read of one row understands."""
 
-    if_none_match: str | None = msgspec.field(default=None, name="If-None-Match")
+    if_none_match: Annotated[str, Meta(description="ETags that the client has", examples=['"3"'])] | None = (
+        msgspec.field(default=None, name="If-None-Match")
+    )
 
 
 def filtered_by(base: type[P], table: Relation, names: tuple[str, ...]) -> type[P]:

@@ -92,6 +92,9 @@ def show_row(view: View) -> Endpoint:
         parameters=ReadParameters,
         headers=RowHeaders,
         response=row_type(view),
+        gives=("Keelson-Position", "ETag"),
+        may_give=("Preference-Applied",),
+        conditional=True,
         problems=(*PROBLEMS, "not_found"),
         tags=(view.name,),
     )
@@ -128,6 +131,8 @@ def list_rows(view: View) -> Endpoint:
         parameters=parameters_type,
         headers=ViewHeaders,
         response=ViewPage[row_type(view)],  # type: ignore[misc]  # a type made at run time
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=(*PROBLEMS, "bad_cursor"),
         tags=(view.name,),
     )
@@ -159,6 +164,8 @@ def list_processes() -> Endpoint:
         parameters=ReadParameters,
         headers=ViewHeaders,
         response=ViewRows[processes.table.row],  # type: ignore[name-defined]  # a type made at run time
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=(*PROBLEMS, "not_found"),
         tags=("envs",),
     )
@@ -191,6 +198,8 @@ def list_activity() -> Endpoint:
         parameters=parameters_type,
         headers=ViewHeaders,
         response=ViewPage[view.table.row],  # type: ignore[name-defined]  # a type made at run time
+        gives=("Keelson-Position",),
+        may_give=("Preference-Applied",),
         problems=(*PROBLEMS, "bad_cursor"),
         tags=("audit",),
     )

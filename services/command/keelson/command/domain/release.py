@@ -52,7 +52,7 @@ class Health(Command, frozen=True, kw_only=True):
     """How to ask a process whether it is well: an HTTP GET of `path`, or a TCP connection where there is none."""
 
     port: PortName
-    path: Annotated[str, Meta(pattern="^/", max_length=500)] | None = None
+    path: Annotated[str, Meta(pattern=r"^/[^\x00]*$", max_length=500)] | None = None
     interval_s: Annotated[int, Meta(ge=1, le=3600)] = 10
     timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 5
 
