@@ -83,8 +83,10 @@ class Source:
             annotation = f"{annotation} | {self.use('msgspec', 'UnsetType')}"
         elif default == "None":
             annotation = optional(annotation)
-        if field.encode_name != field.name:
-            raise ValueError(f"{field.name} is encoded as {field.encode_name}, for which there is no case yet")
+        if field.encode_name != field.name:  # a word of Python's own, as `from`
+            default = (
+                f'{self.use("msgspec", "field")}({f"default={default}, " if default else ""}name="{field.encode_name}")'
+            )
         return f"{field.name}: {annotation}" + (f" = {default}" if default else "")
 
     def default(self, field: types.Field, role: Role) -> str:

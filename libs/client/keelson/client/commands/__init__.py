@@ -11,6 +11,7 @@ from keelson.client.commands.principal import PrincipalCommands
 from keelson.client.commands.project import ProjectCommands
 from keelson.client.commands.release import ReleaseCommands
 from keelson.client.commands.route import RouteCommands
+from keelson.client.commands.secret import SecretCommands
 
 
 class Commands:
@@ -27,3 +28,4 @@ class Commands:
         self.route = RouteCommands(sender)
         self.node = NodeCommands(sender)
         self.instance = InstanceCommands(sender)
+        self.secret = SecretCommands(sender)

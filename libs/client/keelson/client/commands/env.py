@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Unpack
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from keelson.client.answers import Answer
 from keelson.client.command import Command, Options, Sender
@@ -37,7 +37,7 @@ class RenameEnv(Command[EnvResult], frozen=True, kw_only=True):
 
 
 class DeleteEnv(Command[EnvResult], frozen=True, kw_only=True):
-    """Delete an environment without routes and live instances; its name is free, an open deploy is superseded."""
+    """Delete an environment without routes and live instances, and its secret; an open deploy is superseded."""
 
     command_name: ClassVar[str] = "env.delete"
     result_type: ClassVar[type[EnvResult]] = EnvResult
@@ -63,6 +63,37 @@ class SetEnvConfig(Command[EnvResult], frozen=True, kw_only=True):
 
     env_id: str
     variables: Mapping[str, str]
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One thing that is changed; null where it is not, before or after."""
+
+    what: str
+    from_: int | str | dict[str, int | str | tuple[str, ...]] | None = field(name="from")
+    to: int | str | dict[str, int | str | tuple[str, ...]] | None
+
+
+class RollBackResult(Struct, frozen=True, kw_only=True):
+    """What changes; `deploy_id` is the deploy of kind `rollback`, if another release is wanted from now on."""
+
+    deploy_id: str | None
+    changes: tuple[Change, ...]
+
+
+class RollBackEnv(Command[RollBackResult], frozen=True, kw_only=True):
+    """Roll an environment back to the release of a deploy, to a release, or to all that it was at a position.
+
+    At a position, commands count that were complete by then. A dry run changes nothing: it tells what would change.
+    """
+
+    command_name: ClassVar[str] = "env.rollback"
+    result_type: ClassVar[type[RollBackResult]] = RollBackResult
+
+    env_id: str
+    deploy_id: str | None = None
+    release_id: str | None = None
+    position: int | None = None
+    dry_run: bool | None = None
 
 
 class EnvCommands:
@@ -105,7 +136,7 @@ class EnvCommands:
         if_match: int | None = None,
         **options: Unpack[Options],
     ) -> Answer[EnvResult]:
-        """Delete an environment without routes and live instances; its name is free, an open deploy is superseded."""
+        """Delete an environment without routes and live instances, and its secret; an open deploy is superseded."""
         command = DeleteEnv(env_id=env_id)
         return await self._sender.send(command, reason=reason, if_match=if_match, **options)
 
@@ -133,4 +164,22 @@ class EnvCommands:
     ) -> Answer[EnvResult]:
         """Set the whole of the environment's non-secret variables."""
         command = SetEnvConfig(env_id=env_id, variables=variables)
+        return await self._sender.send(command, reason=reason, if_match=if_match, **options)
+
+    async def rollback(
+        self,
+        *,
+        env_id: str,
+        deploy_id: str | None = None,
+        release_id: str | None = None,
+        position: int | None = None,
+        dry_run: bool | None = None,
+        reason: str,
+        if_match: int | None = None,
+        **options: Unpack[Options],
+    ) -> Answer[RollBackResult]:
+        """Roll an environment back to the release of a deploy, to a release, or to all that it was at a position."""
+        command = RollBackEnv(
+            env_id=env_id, deploy_id=deploy_id, release_id=release_id, position=position, dry_run=dry_run
+        )
         return await self._sender.send(command, reason=reason, if_match=if_match, **options)

@@ -17,6 +17,7 @@ from keelson.client.reads.projections import ProjectionsReads
 from keelson.client.reads.projects import ProjectsReads
 from keelson.client.reads.releases import ReleasesReads
 from keelson.client.reads.routes import RoutesReads
+from keelson.client.reads.secrets import SecretsReads
 
 
 class Reads:
@@ -32,6 +33,7 @@ class Reads:
         self.releases = ReleasesReads(reader)
         self.deploys = DeploysReads(reader)
         self.routes = RoutesReads(reader)
+        self.secrets = SecretsReads(reader)
         self.nodes = NodesReads(reader)
         self.instances = InstancesReads(reader)
         self.activity = ActivityReads(reader)
