@@ -7,11 +7,36 @@ _DECIDE = f"{_COMMAND}/decide.py"
 
 _QUOTA = f"{_COMMAND}/domain/quota.py"
 
+_MEMBER = f"{_COMMAND}/domain/member.py"
+_MEMBERS = "unit/command/domain/test_member.py"
+
 _RACES = "integration/test_command_races.py"
 _VAULT = "integration/test_command_vault.py"
 _QUOTAS = "integration/test_quotas.py"
 
 MUTANTS = (
+    Mutant(
+        "F12",
+        "an organisation is left by its last owner",
+        _MEMBER,
+        "    if owners == {member_id}:\n",
+        "    if owners == set():\n",
+        (
+            f"{_MEMBERS}::test_the_last_owner_neither_leaves_nor_is_demoted_nor_erased",
+            "integration/test_member_races.py::test_f12_of_two_owners_who_leave_at_once_one_stays",
+        ),
+    ),
+    Mutant(
+        "F12",
+        "a person is a member twice",
+        _MEMBER,
+        "        if member.person_id == person_id:\n",
+        "        if member_id == person_id:\n",
+        (
+            f"{_MEMBERS}::test_a_person_is_a_member_once",
+            "integration/test_member_races.py::test_f12_an_e_mail_that_is_added_twice_at_once_is_one_person_and_one_member",
+        ),
+    ),
     Mutant(
         "F12",
         "a limit does not come to the append",
