@@ -103,6 +103,7 @@ FUNCTIONS = {
     "log.refuse_change": Rights(),
     "ops.note_heartbeat_v1": Rights(command=EXECUTE),
     "ops.note_uses_v1": Rights(command=EXECUTE, query=EXECUTE),
+    "ops.rewrap_secrets_v1": Rights(command=EXECUTE),
 }
 USE, MAKE = frozenset({"USAGE"}), frozenset({"USAGE", "CREATE"})
 # Every schema there is.
@@ -329,6 +330,7 @@ async def test_whoever_runs_with_more_rights_has_a_path_of_its_own(database: Dat
         "note_heartbeat_v1",
         "note_uses_v1",
         "prune_keys_v1",
+        "rewrap_secrets_v1",
     }
     for _, _, settings in functions:
         assert "search_path=pg_catalog, pg_temp" in settings

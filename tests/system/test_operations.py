@@ -1,6 +1,7 @@
 """What docs/operations.md says is so: every command on it is run, in order, in the situation that it is written for."""
 
 import asyncio
+import base64
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ from keelson.log.database import connect
 from keelson.log.read import read_head
 from keelson.log.roles import SERVICE_ROLES
 from support.database import Cluster, Database, reachable_folder, running_server
+from support.keys import SECRET_KEYS
 from support.programs import needs
 from support.projecting import caught_up, connected, pooled, stopped
 from support.repository import ROOT
@@ -102,6 +104,7 @@ class Operator:
             "COMMAND_PASSWORD": passwords["command"],
             "PROJECTOR_PASSWORD": passwords["projector"],
             "QUERY_PASSWORD": passwords["query"],
+            "KEELSON_SECRET_KEYS": f"new:{base64.b64encode(secrets.token_bytes(32)).decode()},{SECRET_KEYS}",
             "QUERY": "",
             "PROJECTOR": "",
             "POSITION": "",

@@ -6,9 +6,22 @@ from msgspec import Meta
 
 from keelson.command.sealing import EXPECTED_KEYS, check_keys
 from keelson.service.settings import Settings
-from keelson.settings import Port, Seconds, Token
+from keelson.settings import DatabaseSettings, Port, Seconds, Token
 
-SecretKeys = Annotated[str, Meta(extra={"secret": True, "expected": EXPECTED_KEYS, "check": check_keys})]
+SecretKeys = Annotated[
+    str,
+    Meta(
+        extra={"secret": True, "expected": EXPECTED_KEYS, "check": check_keys},
+        description="master keys of the secrets in the vault, the same on all replicas: the first seals, all of "
+        "them open; without the key that sealed it, a secret is lost",
+    ),
+]
+
+
+class RotationSettings(DatabaseSettings, frozen=True, kw_only=True):
+    """What a rotation of the keys of secrets needs; `database_url` is of the role keelson_command."""
+
+    secret_keys: SecretKeys
 
 
 class CommandSettings(Settings, frozen=True, kw_only=True):
@@ -22,13 +35,7 @@ class CommandSettings(Settings, frozen=True, kw_only=True):
             "good: another makes repeats 409"
         ),
     ]
-    secret_keys: Annotated[
-        SecretKeys,
-        Meta(
-            description="master keys of the secrets in the vault, the same on all replicas: the first seals, all of "
-            "them open; without the key that sealed it, a secret is lost"
-        ),
-    ]
+    secret_keys: SecretKeys
     digest_key: Annotated[
         Token,
         Meta(
