@@ -65,6 +65,7 @@ class Load:
     attempts: int = 0
     replays: int = 0
     acknowledged: list[Answered] = field(default_factory=list)
+    _position: int = 1
     _ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _members: list[tuple[str, str]] = field(default_factory=list)
     # The credentials of nodes, and where instances are.
@@ -152,10 +153,11 @@ class Load:
     def _learn(self, answered: Answered) -> None:
         """Know what exists, to act on it later."""
         content = answered.content
+        self._position = max(self._position, content["position"])
         for part in content.get("results", [content]):
             for name, value in part["result"].items():
                 kind = name.removesuffix("_id")
-                if name.endswith("_id") and value not in self._ids[kind][-40:]:
+                if name.endswith("_id") and value is not None and value not in self._ids[kind][-40:]:
                     self._ids[kind].append(value)
         # A member is named together with its organisation, which the answer does not repeat.
         asked = json.loads(answered.request.body)
@@ -192,6 +194,9 @@ class Load:
             (4, "env", self._route),
             (3, "route", self._change_route),
             (1, "route", self._delete_route),
+            (4, "env", self._set_secret),
+            (1, "secret", self._delete_secret),
+            (3, "env", self._roll_back),
             (3, "org", self._member),
             (4, "member", self._change_member),
             (2, "org", self._principal),
@@ -341,6 +346,20 @@ class Load:
         data = {"instance_id": instance_id, **random.choices(reports, [2, 4, 1, 2])[0]}
         body = json.dumps(data).encode()
         return Request(key, "/v1/commands/instance.report_status", body, self._machines[node_id])
+
+    def _set_secret(self, random: Random) -> tuple[str, dict[str, Any]]:
+        values = {random.choice("PQ"): random.choice(["x", "y", None])}
+        return "secret.set", {"env_id": self._some(random, "env"), "values": values}
+
+    def _delete_secret(self, random: Random) -> tuple[str, dict[str, Any]]:
+        return "secret.delete", {"secret_id": self._some(random, "secret")}
+
+    def _roll_back(self, random: Random) -> tuple[str, dict[str, Any]]:
+        """To a release, or to a position of not long ago; now and then only for what it would change."""
+        to: dict[str, Any] = {"position": max(1, self._position - random.randint(0, 60))}
+        if self._ids["release"] and random.random() < 0.3:
+            to = {"release_id": self._some(random, "release")}
+        return "env.rollback", {"env_id": self._some(random, "env"), "dry_run": random.random() < 0.2, **to}
 
     def _delete_env(self, random: Random) -> tuple[str, dict[str, Any]]:
         return "env.delete", {"env_id": self._some(random, "env")}

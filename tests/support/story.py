@@ -53,6 +53,7 @@ from keelson.events.project import ProjectCreated, ProjectDeleted, ProjectRename
 from keelson.events.registry import encode
 from keelson.events.release import Health, Port, Process, ReleaseCreated, Source
 from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
+from keelson.events.secret import SecretCreated, SecretDeleted, SecretRevealed, SecretVersionSet
 from keelson.log.database import Connection
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -87,6 +88,8 @@ class Story:
         self._releases: dict[str, list[tuple[str, dict[str, Process]]]] = {}
         self._envs: list[Env] = []
         self._free_hostnames: list[str] = []
+        # By their environments, each with its version.
+        self._secrets: dict[str, tuple[str, int]] = {}
         # Those that wait for a machine, and those that have one.
         self._awaited: list[Ids] = []
         self._nodes: list[Ids] = []
@@ -159,6 +162,8 @@ class Story:
             (self._create_route, 6),
             (self._update_route, 4),
             (self._delete_route, 3),
+            (self._set_secret, 6),
+            (self._reveal_secret, 4),
             (self._await_node, 3),
             (self._enroll_node, 4),
             (self._change_node, 4),
@@ -283,6 +288,31 @@ class Story:
     def _delete_route(self) -> Command:
         env = self._random.choice(self._envs)
         return [self._end_route(env, self._random.choice(list(env.routes)))] if env.routes else []
+
+    def _set_secret(self) -> Command:
+        env = self._random.choice(self._envs)
+        secret_id, version = self._secrets.get(env.ids.env_id or "", ("", 0))
+        created: Command = []
+        if not version:
+            secret_id = self._mint("secret")
+            created = [(secret_id, env.ids, SecretCreated())]
+        self._secrets[env.ids.env_id or ""] = (secret_id, version + 1)
+        keys = tuple(sorted(self._random.sample(("A", "B", "TOKEN"), k=self._random.randrange(4))))
+        set_ = SecretVersionSet(version=version + 1, keys=keys, digest=f"hmac-sha256:{self._random.randrange(16):064x}")
+        return [*created, (secret_id, env.ids, set_)]
+
+    def _reveal_secret(self) -> Command:
+        env = self._random.choice(self._envs)
+        secret_id, version = self._secrets.get(env.ids.env_id or "", ("", 0))
+        if not version or not env.instances:
+            return []
+        instance_id, ids = self._random.choice(list(env.instances.items()))
+        told = SecretRevealed(version=version, node_id=ids.node_id or "", instance_id=instance_id)
+        return [(secret_id, env.ids, told)]
+
+    def _end_secret(self, env: Env) -> Command:
+        secret_id, version = self._secrets.pop(env.ids.env_id or "", ("", 0))
+        return [(secret_id, env.ids, SecretDeleted())] if version else []
 
     def _end_route(self, env: Env, route_id: str) -> tuple[str, Ids, Event]:
         self._free_hostnames.append(env.routes.pop(route_id)[0])
@@ -470,7 +500,7 @@ class Story:
             superseded = [(each, env.ids, DeployStatusChanged(status="superseded")) for each in env.deploys]
             ended = [self._end_route(env, route_id) for route_id in list(env.routes)]
             ended += [(each, ids, InstanceStatusChanged(status="stopped")) for each, ids in env.instances.items()]
-            return [*ended, *superseded, (env.ids.env_id or "", env.ids, EnvDeleted())]
+            return [*ended, *superseded, *self._end_secret(env), (env.ids.env_id or "", env.ids, EnvDeleted())]
         used = {ids.project_id for ids in self._apps}
         for ids in [each for each in self._projects if each.project_id not in used][:1]:
             if len(self._projects) > 1:
