@@ -1,8 +1,8 @@
 """Make the stack's secrets at its first start: one folder for each container, of files that its user alone can read.
 
 Nothing is printed. What is complete is never changed, so that a restart goes on with the same passwords and tokens;
-what an interrupted start left is made anew, since no container starts before this has ended. What an older version made
-is kept, but for what has another form by now, and containers that are new get theirs.
+what a newer version needs besides is added to it, and what it does not want is removed. What an interrupted start left
+is made anew, since no container starts before this has ended.
 """
 
 import base64
@@ -13,8 +13,7 @@ from pathlib import Path
 
 from keelson.access.tokens import is_token, new_token
 
-# What says that all is there: of this version, and of the one before.
-COMPLETE, BEFORE = "complete-2", "complete"
+COMPLETE = "complete"
 
 # The users of the containers, as the images name them by number.
 SERVICE_UID, POSTGRES_UID = 10001, 999
@@ -42,20 +41,19 @@ FILES: dict[tuple[str, int], dict[str, str]] = {
 
 
 def make_secrets(folder: Path) -> None:
-    """Fill the folder, unless it is complete; needs to be root, to give files away."""
-    if (folder / COMPLETE).exists():
-        return
-    kept = _read(folder) if (folder / BEFORE).exists() else {}
-    made = {name: kept.get(name) or _make(name) for files in FILES.values() for name in files.values()}
-    if not is_token(made["operator"]):
-        made["operator"] = new_token()
-    for (container, uid), files in FILES.items():
-        place = folder / container
-        place.mkdir(mode=0o755, exist_ok=True)
-        for file in place.iterdir():
-            file.unlink()
-        for file_name, name in files.items():
-            _write(place / file_name, made[name], uid)
+    """Bring the folder to what is wanted; needs to be root, to give files away."""
+    wanted = {
+        folder / container / file: (uid, name)
+        for (container, uid), files in FILES.items()
+        for file, name in files.items()
+    }
+    found = {file: file.read_text() for file in folder.glob("*/*")} if (folder / COMPLETE).exists() else {}
+    texts = {wanted[file][1]: text for file, text in found.items() if file in wanted and _is_fit(wanted[file][1], text)}
+    for file, (uid, name) in wanted.items():
+        if found.get(file) != texts.setdefault(name, _make(name)):
+            _write(file, texts[name], uid)
+    for file in found.keys() - wanted.keys():
+        file.unlink()
     (folder / COMPLETE).touch()
 
 
@@ -66,12 +64,9 @@ def _make(name: str) -> str:
     return new_token() if name == "operator" else secrets.token_urlsafe(32)
 
 
-def _read(folder: Path) -> dict[str, str]:
-    """Give what an older version made."""
-    places = {
-        name: folder / container / file for (container, _), files in FILES.items() for file, name in files.items()
-    }
-    return {name: place.read_text() for name, place in places.items() if place.exists()}
+def _is_fit(name: str, text: str) -> bool:
+    """Say whether what an earlier version made can still be used: a token of another form is nobody's."""
+    return name != "operator" or is_token(text)
 
 
 def _write(file: Path, text: str, uid: int) -> None:

@@ -41,7 +41,7 @@ def test_each_container_finds_what_is_its_own_and_nobody_else_can_read_it(
     of_roles = {made[f"{service}/database_password"] for service in ("command", "projector", "query")}
     assert len(of_roles | {made["postgres/superuser_password"], made["postgres/owner_password"]}) == 5
     assert {name for name in made if name.startswith("query/")} == {"query/database_password"}
-    assert min(map(len, (text for name, text in made.items() if name != "complete-2"))) >= 40
+    assert min(map(len, (text for name, text in made.items() if name != "complete"))) >= 40
     files = [path for path in tmp_path.rglob("*/*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o400}
     owners = {path: secrets["given"][path] for path in files}
@@ -57,7 +57,7 @@ def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
     first = contents(tmp_path)
     secrets["make_secrets"](tmp_path)
     assert contents(tmp_path) == first
-    (tmp_path / "complete-2").unlink()
+    (tmp_path / "complete").unlink()
     secrets["make_secrets"](tmp_path)
     second = contents(tmp_path)
     assert second.keys() == first.keys()
@@ -65,24 +65,23 @@ def test_secrets_that_are_complete_are_kept_and_half_of_them_are_made_anew(
     assert second["migrate/keelson_query"] == second["query/database_password"] != first["query/database_password"]
 
 
-def test_what_the_version_before_made_is_kept_but_for_a_token_of_another_form(
+def test_a_stack_of_an_earlier_version_gets_what_it_lacks_and_a_token_that_a_credential_can_have(
     secrets: dict[str, Any], tmp_path: Path
 ) -> None:
     secrets["make_secrets"](tmp_path)
-    now = contents(tmp_path)
+    first = contents(tmp_path)
+    for file in [*(tmp_path / "bootstrap").iterdir(), tmp_path / "command/secret_keys"]:
+        file.unlink()
     for name in ("command", "query", "projector"):
         (tmp_path / name / "operator_token").unlink(missing_ok=True)
         (tmp_path / name / "operator_token").write_text("of another form, made by the version before")
-    for file in (tmp_path / "bootstrap").iterdir():
-        file.unlink()
-    (tmp_path / "bootstrap").rmdir()
-    (tmp_path / "complete-2").rename(tmp_path / "complete")
     secrets["make_secrets"](tmp_path)
-    after = contents(tmp_path)
-    assert after.keys() == now.keys() | {"complete"}
-    changed = {name for name in now if after[name] != now[name]}
-    assert changed == {"bootstrap/operator_token", "projector/operator_token"}
-    assert is_token(after["bootstrap/operator_token"])
+    second = contents(tmp_path)
+    assert second.keys() == first.keys()
+    changed = {name for name in first if second[name] != first[name]}
+    assert changed == {"bootstrap/operator_token", "projector/operator_token", "command/secret_keys"}
+    assert is_token(second["bootstrap/operator_token"])
+    assert second["bootstrap/operator_token"] == second["projector/operator_token"]
 
 
 class Readiness(http.server.BaseHTTPRequestHandler):
