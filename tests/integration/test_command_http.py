@@ -10,7 +10,7 @@ from keelson.command.registry import HANDLERS
 from keelson.log.database import Connection, connect
 from keelson.service.checkpoints import CHANNEL
 from keelson.views import PROJECTIONS
-from support.command_world import IMAGE, Replica, World, open_world
+from support.command_world import IMAGE, TOKEN, Replica, World, open_world
 from support.database import Database
 from support.specs import id_of
 from support.waiting import eventually
@@ -125,12 +125,12 @@ async def test_an_unfit_request_id_is_replaced_and_an_unfit_traceparent_left_out
     assert event.traceparent is None
 
 
-async def test_every_command_works(replica: Replica) -> None:
+async def test_every_command_works(replica: Replica) -> None:  # noqa: PLR0915 - one history, and ever more commands
     """One history in which every command that exists is carried out."""
     done: list[str] = []
 
-    async def do(name: str, /, **data: Any) -> dict[str, Any]:
-        answer = await replica.command(name, **data)
+    async def do(name: str, /, by: str | None = TOKEN, **data: Any) -> dict[str, Any]:
+        answer = await replica.send_as(by, name, **data)
         assert answer.status == 200, answer.body
         assert answer.body["changed"], name
         done.append(name)
@@ -159,7 +159,12 @@ async def test_every_command_works(replica: Replica) -> None:
     await do("app.rename", app_id=app_id, name="store")
     env_id = (await do("env.create", app_id=app_id, name="production"))["env_id"]
     await do("env.rename", env_id=env_id, name="live")
-    web = {"command": ["serve"], "ports": [{"name": "http", "port": 80}], "health": {"port": "http"}}
+    web = {
+        "command": ["serve"],
+        "ports": [{"name": "http", "port": 80}],
+        "health": {"port": "http"},
+        "needs_secrets": True,
+    }
     release = await do("release.create", app_id=app_id, image=IMAGE, processes={"web": web})
     assert release["number"] == 1
     deploy_id = (await do("deploy.create", env_id=env_id, release_id=release["release_id"]))["deploy_id"]
@@ -170,6 +175,25 @@ async def test_every_command_works(replica: Replica) -> None:
     route_id = (await do("route.create", env_id=env_id, **route))["route_id"]
     await do("route.update", route_id=route_id, hostname="www.shop.example")
     await do("route.delete", route_id=route_id)
+    secret_id = (await do("secret.set", env_id=env_id, values={"KEY": "value"}))["secret_id"]
+    machine = await do("node.create_enrollment_token")
+    node_id = machine["node_id"]
+    capacity = {"cpu_millis": 1000, "memory_bytes": 2**30}
+    node = (await do("node.enroll", by=None, token=machine["token"], name="rack-1", **capacity))["credential"]
+    placed = await do("instance.allocate", env_id=env_id, process="web", node_id=node_id)
+    instance = {"instance_id": placed["instance_id"]}
+    endpoints = {"http": {"host": "10.0.0.1", "port": 31000}}
+    await do("instance.report_status", by=node, **instance, status="ready", endpoints=endpoints)
+    assert (await do("secret.reveal", by=node, **instance))["values"] == {"KEY": "value"}
+    await do("instance.set_desired_state", **instance, desired_state="stopped")
+    await do("instance.report_status", by=node, **instance, status="stopped")
+    await do("node.set_capacity", node_id=node_id, cpu_millis=2000, memory_bytes=2**30)
+    await do("node.set_state", node_id=node_id, state="disabled")
+    await do("node.remove", node_id=node_id)
+    await do("secret.delete", secret_id=secret_id)
+    second = await do("release.create", app_id=app_id, image=IMAGE, processes={"web": web})
+    await do("deploy.create", env_id=env_id, release_id=second["release_id"])
+    await do("env.rollback", env_id=env_id, release_id=release["release_id"])
     await do("env.delete", env_id=env_id)
     await do("app.delete", app_id=app_id)
     await do("project.delete", project_id=project_id)

@@ -10,11 +10,45 @@ _QUOTA = f"{_COMMAND}/domain/quota.py"
 _MEMBER = f"{_COMMAND}/domain/member.py"
 _MEMBERS = "unit/command/domain/test_member.py"
 
+_REVOCATION = "integration/test_revocation.py"
+_EVERYBODY = "integration/test_who_may_what.py"
 _RACES = "integration/test_command_races.py"
 _VAULT = "integration/test_command_vault.py"
 _QUOTAS = "integration/test_quotas.py"
 
 MUTANTS = (
+    Mutant(
+        "F15",
+        "a replay is answered to who was revoked since",
+        _DECIDE,
+        "        if await self._has_moved(tx, tx.identity.holder_id):\n            return None\n",
+        "",
+        (f"{_REVOCATION}::test_f15_a_replay_is_not_answered_to_who_may_not_send_it_any_more",),
+    ),
+    Mutant(
+        "F15",
+        "a denial is answered by what its key keeps",
+        _DECIDE,
+        "        if confirmation.known_key is not None and not denied:\n",
+        "        if confirmation.known_key is not None:\n",
+        (f"{_REVOCATION}::test_f15_a_replay_is_not_answered_to_who_may_not_send_it_any_more",),
+    ),
+    Mutant(
+        "F41",
+        "what a command names is found, whosever it is",
+        f"{_COMMAND}/transaction.py",
+        "found.state.deleted or not self.grants.sees(found.ids)",
+        "found.state.deleted",
+        (f"{_EVERYBODY}::test_what_another_organisation_has_cannot_be_named_beside_ones_own",),
+    ),
+    Mutant(
+        "F41",
+        "what a command is about is anybody's",
+        f"{_COMMAND}/authorize.py",
+        "if subject is None or not tx.grants.sees(subject.ids):",
+        "if subject is None:",
+        (f"{_EVERYBODY}::test_f41_every_command_as_everybody",),
+    ),
     Mutant(
         "F12",
         "an organisation is left by its last owner",

@@ -17,6 +17,46 @@ _STRICT = "unit/service/test_json.py::test_f38_what_is_not_strict_json_is_malfor
 
 MUTANTS = (
     Mutant(
+        "F34",
+        "a credential is good for as long as nobody asks",
+        "libs/service/keelson/service/credentials.py",
+        "if known is None or self._clock() - known.asked_at > MAX_AGE_S:",
+        "if known is None:",
+        ("integration/test_credentials.py::test_f34_a_revoked_credential_is_good_for_less_than_a_second",),
+    ),
+    Mutant(
+        "F41",
+        "rows are everybody's",
+        "libs/views/keelson/views/sql.py",
+        '    mine = f" AND {_within(table, 3)}" if confined else ""\n',
+        '    mine = " AND $3::text IS NOT NULL" if confined else ""\n',
+        ("integration/test_who_may_what.py::test_f41_every_read_as_everybody",),
+    ),
+    Mutant(
+        "F41",
+        "pages are everybody's",
+        "libs/views/keelson/views/sql.py",
+        "        conditions.append(_within(table, 4 + len(filters)))\n",
+        '        conditions.append(f"${4 + len(filters)}::text IS NOT NULL")\n',
+        ("integration/test_who_may_what.py::test_f41_nothing_that_is_read_is_somebody_elses",),
+    ),
+    Mutant(
+        "F41",
+        "the audit log is everybody's",
+        "services/query/keelson/query/audit.py",
+        "        query = replace(query, sought=replace(query.sought, org_id=reach.org_id))\n",
+        "",
+        ("integration/test_who_may_what.py::test_f41_nothing_that_is_read_is_somebody_elses",),
+    ),
+    Mutant(
+        "F41",
+        "a history is everybody's",
+        "services/query/keelson/query/history.py",
+        "        if not reach.covers(envelope.org_id):\n            break\n",
+        "",
+        ("integration/test_who_may_what.py::test_f41_every_read_as_everybody",),
+    ),
+    Mutant(
         "F4",
         "a page of the audit log without a match goes on from the head",
         "services/query/keelson/query/audit.py",

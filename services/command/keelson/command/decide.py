@@ -24,7 +24,7 @@ from keelson.command.state import StateCache
 from keelson.command.submission import Answer, Part, Submission, request_hash
 from keelson.command.transaction import Supply, Transaction
 from keelson.command.turns import Turns
-from keelson.events.ids import Position
+from keelson.events.ids import AggregateId, Position
 from keelson.log.append import Appender
 from keelson.log.confirm import KnownKey, ScopeState, confirm
 from keelson.log.database import Pool
@@ -37,6 +37,7 @@ from keelson.log.decision import (
     Moved,
     Outcome,
     OverLimit,
+    ReadSet,
     Replayed,
 )
 from keelson.log.group import MAX_BYTES
@@ -162,9 +163,8 @@ class Decider:
         tx = outcome.tx
         confirmation = await confirm(self._pool, asked.key, tx.reads)
         denied = isinstance(outcome, Refused) and isinstance(outcome.refusal, Denial)
-        known = None if denied else await self._known(asked, confirmation.epoch, confirmation.known_key)
-        if known is not None:
-            return known
+        if confirmation.known_key is not None and not denied:
+            return await self._known(asked, tx, confirmation.epoch, confirmation.known_key)
         if confirmation.epoch != tx.epoch:
             self._appender.enter_epoch(confirmation.epoch)
             return None
@@ -210,7 +210,7 @@ class Decider:
             ):
                 return answer_appended(decided.tx, decided.results, decision.epoch, first, position)
             case Replayed():
-                return await self._replay(decision.epoch, outcome)
+                return await self._replay(decided.tx, decision.epoch, outcome)
             case KeyReused():
                 raise _key_reused()
             case Moved():
@@ -227,21 +227,35 @@ class Decider:
             case _:
                 assert_never(outcome)
 
-    async def _known(self, asked: _Asked, epoch: str, known: KnownKey | None) -> Answer | None:
+    async def _known(self, asked: _Asked, tx: Transaction, epoch: str, known: KnownKey) -> Answer | None:
         """Give the answer that is kept under the request's key. Raises Refusal if the key is another request's."""
-        if known is None:
-            return None
         if known.request_hash != asked.request_hash:
             raise _key_reused()
-        return await self._replay(epoch, known.replayed)
+        return await self._replay(tx, epoch, known.replayed)
 
-    async def _replay(self, epoch: str, replayed: Replayed) -> Answer:
-        """Give an answer as it was given first: its results were kept, its events are in the log."""
+    async def _replay(self, tx: Transaction, epoch: str, replayed: Replayed) -> Answer | None:
+        """Give an answer as it was given first: its results were kept, its events are in the log.
+
+        None if what grants its sender anything has moved since it was read: keys are looked up before read sets are
+        compared, and whoever was revoked meanwhile is told nothing (F15).
+        """
+        if await self._has_moved(tx, tx.identity.holder_id):
+            return None
         page = None
         if replayed.first_position is not None:
             after = Position(replayed.first_position - 1)
             page = await read_page(self._pool, after, replayed.position - after)
         return answer_again(replayed, epoch, page)
+
+    async def _has_moved(self, tx: Transaction, aggregate_id: AggregateId) -> bool:
+        """Whether an aggregate that was read is not as it was; it is doubted then. One round trip if it was read."""
+        if aggregate_id not in tx.reads.aggregates:
+            return False
+        reads = ReadSet(aggregates={aggregate_id: tx.reads.aggregates[aggregate_id]})
+        moved = (await confirm(self._pool, None, reads)).moved
+        if moved:
+            self._cache.doubt([aggregate_id])
+        return moved
 
     def _is_stale(self, tx: Transaction) -> bool:
         """Whether this process itself knows better by now than the transaction did."""
