@@ -280,8 +280,8 @@ REGISTRIES = {
         ('    "/v1/apps":', f'{READ_RIGHTS}    "/v1/apps":'),
     ],
     "services/command/keelson/command/registry.py": [
-        (", route\n", ", route, widget\n"),
-        ("route)\n", "route, widget)\n"),
+        ("    secret,\n)", "    secret,\n    widget,\n)"),
+        ("rollback)\n", "rollback, widget)\n"),
     ],
     "libs/views/keelson/views/__init__.py": [
         ("\n# One line per projection", "from keelson.views.widgets import WIDGETS\n\n# One line per projection"),

@@ -17,7 +17,7 @@ ProcessName = Annotated[str, Meta(pattern=_LABEL)]
 PortName = Annotated[str, Meta(pattern=_LABEL)]
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$(?!\n)")]
 # No more than Linux takes of one variable (128 KiB), also where each character takes four bytes.
-SecretValue = Annotated[str, Meta(max_length=32_768)]
+SecretValue = Annotated[str, Meta(max_length=32_768, pattern=r"^[^\x00]*$")]
 # PostgreSQL keeps no NUL.
 Text = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]
 

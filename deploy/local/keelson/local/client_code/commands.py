@@ -48,7 +48,10 @@ def _declare_command(handler: Handler, source: Source) -> None:
 
 
 def _refuse_clashes(handler: Handler) -> None:
-    fields = {field.name for field in msgspec.structs.fields(handler.command)}
+    declared = msgspec.structs.fields(handler.command)
+    fields = {field.name for field in declared}
+    if renamed := [field.name for field in declared if field.encode_name != field.name]:
+        raise ValueError(f"{handler.name} has fields {renamed} under other names, which no method can say yet")
     if clashing := fields & {*SAID_WITH, "command_name", "result_type"}:
         raise ValueError(f"{handler.name} has fields {sorted(clashing)}, which the client says with every command")
 
