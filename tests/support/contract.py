@@ -35,7 +35,15 @@ SETTINGS = settings(
 
 # Refusals that a document cannot foresee of what fits it (docs/decisions/0010-openapi.md).
 BEYOND_SCHEMAS = frozenset({"bad_cursor", "reason_required", "not_supported"})
-RULES_BETWEEN_FIELDS = frozenset({"two ports have the same name", "health names a port that the process does not have"})
+RULES_BETWEEN_FIELDS = frozenset(
+    {
+        "two ports have the same name",
+        "health names a port that the process does not have",
+        "only what is ready has endpoints",
+        "what failed has a reason_code",
+        "exactly one of deploy_id, release_id and position says what to go back to",
+    }
+)
 NOT_YET = 504
 
 # What there is: the ids of each kind, by prefix, and names of other parameters with values that something has.

@@ -59,10 +59,29 @@ async def populate(client: Client) -> Known:
         for hostname in hostnames
     ]
     known["route"] = [route.result.route_id for route in routes]
-    position = routes[-1].position
+    known["member"] = [
+        (await client.org.add_member(org_id=orgs[0], email=f"{who}@acme.example", role="owner")).result.member_id
+        for who in ("ada", "grace")
+    ]
+    scopes = ["apps:read"]
+    principal = (await client.principal.create(org_id=orgs[0], name="ci", scopes=scopes)).result
+    issued = (await client.principal.issue_credential(principal_id=principal.principal_id)).result
+    known |= {"principal": [principal.principal_id], "credential": [issued.credential_id]}
+    known |= await populate_node(client, envs[0])
+    secret = await client.secret.set(env_id=envs[1], values={"DATABASE_URL": "postgresql://db"}, wait_s=20)
+    position = secret.position
+    known |= {"secret": [secret.result.secret_id], "min_position": [1, position, f"{secret.epoch}-{position}"]}
     known |= {"name": ["acme", "web", "shop"], "hostname": hostnames, "process": ["web"], "port": ["http"]}
-    known |= {"min_position": [1, position, f"{routes[-1].epoch}-{position}"], "after": [0, 3]}
-    return known | {"aggregate": projects, "cursor": []}
+    return known | {"aggregate": [*projects, *envs], "after": [0, 3], "scopes": [scopes]}
+
+
+async def populate_node(client: Client, env_id: str) -> dict[str, list[Any]]:
+    """Let a node enrol, and place an instance on it."""
+    token = (await client.node.create_enrollment_token()).result.token
+    assert token is not None
+    node_id = (await client.node.enroll(token=token, name="n1", cpu_millis=4000, memory_bytes=2**33)).result.node_id
+    allocated = await client.instance.allocate(env_id=env_id, process="web", node_id=node_id)
+    return {"node": [node_id], "instance": [allocated.result.instance_id]}
 
 
 async def read_document(url: str) -> dict[str, Any]:
