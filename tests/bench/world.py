@@ -1,21 +1,25 @@
 """What the parts share: the server, how long to measure, the stack of services, and a made-up world to act on."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from bench.wire import NUMBER, request
+from keelson.access.tokens import new_token
 from keelson.client import Client
 from keelson.events.app import AppCreated
 from keelson.events.env import EnvConfigSet, EnvCreated
 from keelson.events.org import OrgCreated
 from keelson.events.project import ProjectCreated
+from keelson.local.child import service_environ
+from keelson.local.operator import make_operator
 from keelson.log.append import Appender
 from keelson.log.decision import Decision, Done, NewEvent
 from support.database import Cluster, Database
@@ -41,9 +45,15 @@ class Bench:
 
     @asynccontextmanager
     async def stack(self, database: Database, **options: Any) -> AsyncIterator[Stack]:
-        """Run services as processes; their access logs go to files in the run's folder."""
+        """Run services as processes; their access logs go to files in the run's folder.
+
+        Whoever asks is an operator whom the log knows, so that what authorisation costs is in the figures.
+        """
+        token = new_token()
+        environ = service_environ(os.environ, database_url=database.command_dsn, operator_token=token)
+        await make_operator(environ, token, self.folder / "bootstrap.log")
         async with running_stack(self.cluster, database, self.folder, **options) as stack:
-            yield stack
+            yield replace(stack, operator_token=token)
 
 
 @asynccontextmanager
