@@ -27,7 +27,7 @@ ORG = "org_1"
 WEB = EnvProcess(command=("x",), memory_bytes=1000, cpu_millis=100, replicas=3)
 # The scopes that the rules of before did not know, and the migrations that came with those that do.
 SINCE = ("app.of:", "env.of:", "env.instances:", "env.memory_bytes:")
-ADDED = ["0007-vault"]
+ADDED = ["0007-vault", "0008-rewrap-secrets"]
 
 _APPEND_BEFORE = _APPEND.replace("append_v2", "append_v1").partition(",\n    -- people looked up")[0] + "\n)"
 

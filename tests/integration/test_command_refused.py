@@ -83,6 +83,7 @@ async def test_a_header_of_ours_that_is_not_known_is_not_supported(replica: Repl
 _BESIDE: dict[str, dict[str, Any]] = {
     "org.set_quota": {"quota": {}},
     "org.erase_member": {"member_id": id_of("member")},
+    "env.rollback": {"position": 1},
 }
 
 
@@ -99,7 +100,8 @@ async def test_what_cannot_be_undone_needs_a_reason(replica: Replica) -> None:
 
 def test_what_needs_a_reason_is_what_the_api_says() -> None:
     needing = {name for name, handler in HANDLERS.items() if handler.needs_reason}
-    assert needing == {name for name in HANDLERS if name.endswith(".delete")} | {"org.set_quota", "org.erase_member"}
+    beside = {"env.rollback", "org.set_quota", "org.erase_member"}
+    assert needing == {name for name in HANDLERS if name.endswith(".delete")} | beside
 
 
 # What JSON readers take in two ways, choke on, or cannot keep; the code that it is refused with, and the reason told.
@@ -168,7 +170,7 @@ async def test_deep_places_are_pointed_at(replica: Replica) -> None:
 
 
 async def test_an_unknown_command_is_unknown(replica: Replica) -> None:
-    for name in ("app.crate", "env.rollback", "secret.set", "%00", "org.create%20", "bundle"):
+    for name in ("app.crate", "env.roll_back", "secret.get", "%00", "org.create%20", "bundle"):
         answer = await post(replica, b"{}", f"/v1/commands/{name}")
         assert (answer.status, answer.code) == (404, "unknown_command"), name
 
@@ -178,7 +180,8 @@ OTHER_PATHS = [
     ("PUT", "/v1/commands", 405, "method_not_allowed"),
     ("POST", "/v1/commands/org.create/", 404, "not_found"),
     ("POST", "/v1/orgs", 404, "not_found"),
-    ("POST", "/v1/nodes/node_1/heartbeat", 400, "not_supported"),
+    ("GET", "/v1/nodes/node_1/heartbeat", 405, "method_not_allowed"),
+    ("POST", "/v1/nodes/node_1/heartbeats", 404, "not_found"),
 ]
 
 

@@ -276,7 +276,12 @@ class Given:
 
 
 def _refuse_over_limits(history: History, tx: Transaction, results: list[tuple[Any, int]]) -> None:
-    """Refuse as the append does for what a scope would hold. Raises Refusal; only what came before stays in results."""
+    """Refuse as the append does for what a scope would hold. Raises Refusal; only what came before stays in results.
+
+    Whose keys others hold is refused for that.
+    """
+    if _takes_what_others_hold(history, tx):
+        return
     afterwards = History([*history.facts, *_facts(tx)])
     for scope, held, amount in limits_of(tx, results):
         state = _at_once(afterwards.read_scope(scope))
@@ -284,6 +289,14 @@ def _refuse_over_limits(history: History, tx: Transaction, results: list[tuple[A
             over = limit_that_refused(tx, results, OverLimit(scope, state.held, state.amount))
             del results[over.command_index :]
             raise over.refusal
+
+
+def _takes_what_others_hold(history: History, tx: Transaction) -> bool:
+    for scope, key in tx.taken:
+        holder = _at_once(history.read_holder(scope, key))
+        if holder is not None and (scope, holder) not in tx.freed:
+            return True
+    return False
 
 
 def _facts(tx: Transaction) -> list[Fact]:
@@ -389,11 +402,7 @@ class Outcome:
         """Give what follows at the append, which knows who holds a name: events with all ids, or a refusal's code."""
         if self.refusal is not None:
             return self.refusal.code
-        for scope, key in self._tx.taken:
-            holder = _at_once(self._history.read_holder(scope, key))
-            if holder is not None and (scope, holder) not in self._tx.freed:
-                return "name_taken"
-        return _facts(self._tx)
+        return "name_taken" if _takes_what_others_hold(self._history, self._tx) else _facts(self._tx)
 
     def _hold_against_the_fold(self, facts: Sequence[Fact]) -> None:
         afterwards = History([*self._history.facts, *facts])

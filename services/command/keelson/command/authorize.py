@@ -20,7 +20,7 @@ from keelson.events.ids import read_aggregate_type
 
 
 async def authorize(tx: Transaction, handler: Handler, command: Command) -> None:
-    """Let a command through, with what its sender may in `tx.grants`; raises Denial.
+    """Let a command through, with what its sender may in `tx.grants`; raises Denial, or Refusal `not_found`.
 
     What the sender may not see is not found; what it sees and may not act on so is forbidden.
     """
@@ -33,7 +33,8 @@ async def authorize(tx: Transaction, handler: Handler, command: Command) -> None
     if named is not None:
         subject = await _find(tx, named)
         if subject is None or not tx.grants.sees(subject.ids):
-            raise Denial("not_found", not_found(_noun(named), named).detail)
+            # No denial: whose a thing is never changes, so no answer was ever kept for who may not see it.
+            raise not_found(_noun(named), named)
     if _allows(tx.grants, tx.identity, right, command, subject):
         return
     if named is not None and not _may_read(tx.grants, named):
