@@ -18,7 +18,7 @@ from support.story import Story, insert
 
 
 async def begin(database: Database, owner: Connection, pool: Pool) -> None:
-    await insert(owner, Story(seed=51, first=2).tell(200))
+    await insert(owner, Story(seed=51, first=2).tell(500))
     async with replica(database):
         await caught_up(pool)
 
@@ -108,10 +108,10 @@ async def test_a_table_swapped_after_the_snapshot_is_told_from_an_empty_one(data
 
 
 async def test_what_needs_a_rebuild_cannot_be_verified(database: Database) -> None:
-    newer = Projection("tenancy", version=2, tables=TENANCY.tables)
+    newer = Projection("tenancy", version=TENANCY.version + 1, tables=TENANCY.tables)
     async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
         with pytest.raises(VerifyError, match="tenancy has not begun"):
             await verify(TENANCY, pool)
         await begin(database, owner, pool)
-        with pytest.raises(VerifyError, match="needs rebuild: stored version 1, code has 2"):
+        with pytest.raises(VerifyError, match=f"needs rebuild: stored version {TENANCY.version}, code has {newer.version}"):
             await verify(newer, pool)
