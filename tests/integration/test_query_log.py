@@ -13,6 +13,7 @@ from keelson.events.deploy import DeployCreated
 from keelson.events.env import EnvReleaseSet, EnvRenamed
 from keelson.events.ids import PLATFORM_ID, Position, Seq
 from keelson.log import read
+from keelson.views import PROJECTIONS
 from keelson.views.platform import PLATFORM
 from support.database import Database
 from support.query_world import APP, ENV, ORG, PROJECT, Reader, World, make_id, open_world, served
@@ -353,7 +354,7 @@ async def test_projections_tell_how_far_they_are(world: World, reader: Reader) -
     assert (answer.body["head"], answer.headers["Keelson-Position"]) == (7, "7")
     assert tenancy == {
         "name": "tenancy",
-        "version": 1,
+        "version": PROJECTIONS["tenancy"].version,
         "state": "running",
         "checkpoint": 7,
         "lag_events": 0,
