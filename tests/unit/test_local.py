@@ -13,12 +13,12 @@ from keelson.access.tokens import is_token
 from keelson.command.sealing import read_keys
 from keelson.local.child import service_environ
 from keelson.local.database import with_role
+from keelson.local.demo.terminal import WIDTH, table
 from keelson.local.errors import LocalError
 from keelson.local.files import write_private
 from keelson.local.home import Dev, Home
 from keelson.local.process import Identity, end_process
 from keelson.local.settings import DEFAULT_PORTS, Settings
-from keelson.local.terminal import WIDTH, table
 
 PROGRAM = "import time; print('up', flush=True); time.sleep(60)"
 

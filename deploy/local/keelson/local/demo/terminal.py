@@ -1,11 +1,18 @@
 """Plain text for a terminal of 100 columns: headings and aligned tables, no colours."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 
 WIDTH = 100
 _GAP = 2
 _NARROWEST = 12
+
+
+def say(*lines: str) -> None:
+    """Print lines at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def heading(text: str) -> str:
