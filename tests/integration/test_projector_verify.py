@@ -113,5 +113,6 @@ async def test_what_needs_a_rebuild_cannot_be_verified(database: Database) -> No
         with pytest.raises(VerifyError, match="tenancy has not begun"):
             await verify(TENANCY, pool)
         await begin(database, owner, pool)
-        with pytest.raises(VerifyError, match=f"needs rebuild: stored version {TENANCY.version}, code has {newer.version}"):
+        versions = f"stored version {TENANCY.version}, code has {newer.version}"
+        with pytest.raises(VerifyError, match=f"needs rebuild: {versions}"):
             await verify(newer, pool)

@@ -45,8 +45,6 @@ async def test_every_answer_says_the_epoch(database: Database) -> None:
 async def test_what_is_not_built_yet_says_so(database: Database) -> None:
     async with open_world(database), served(database) as reader:
         for path in (
-            "/v1/secrets",
-            f"/v1/secrets/{APP}",
             f"/v1/nodes/{APP}/desired?wait=5",
             "/v1/edge/desired?after=1",
             "/v1/diff?from=1&to=2",

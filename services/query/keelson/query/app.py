@@ -21,13 +21,8 @@ from keelson.service.pools import service_pool
 
 NAME = "query"
 
-# What the API knows beyond what is built. Where a projection declares such a collection, its own route comes first.
-NOT_BUILT_COLLECTIONS = ("secrets",)
-NOT_BUILT_PATHS = (
-    "/v1/diff",
-    *(f"/v1/{name}" for name in NOT_BUILT_COLLECTIONS),
-    *(f"/v1/{name}/{{id}}" for name in NOT_BUILT_COLLECTIONS),
-)
+# What the API knows beyond what is built.
+NOT_BUILT_PATHS = ("/v1/diff",)
 
 
 def endpoints() -> list[Endpoint]:
