@@ -23,7 +23,7 @@ from support.load import Load
 from support.reading import read_back
 from support.repository import ROOT
 
-WRITERS, READERS = 8, 2
+WRITERS, READERS, NODES = 8, 2, 3
 REPLICAS = {"command": 2, "query": 3, "projector": 2}
 # How long a replica stays frozen or cut off: longer than a lease, and than the front takes to see it.
 HELD_S = 6.0
@@ -179,6 +179,7 @@ async def run_under_load(trial: Trial, load: Load) -> int:
         ) as session,
         asyncio.TaskGroup() as group,
     ):
+        await load.enroll(session, NODES)
         for writer in range(WRITERS):
             group.create_task(load.write(session, writer, stop))
         url = trial.stack.query_url

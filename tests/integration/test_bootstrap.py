@@ -50,6 +50,20 @@ async def test_a_given_token_is_not_printed_and_may_be_given_again(database: Dat
     assert (other.code, other.said) == (1, [])
 
 
+async def test_what_is_run_at_each_start_makes_nobody_beside_an_operator_and_ends_well(database: Database) -> None:
+    """Else a stack whose first operator has another token by now, or none, would not start again."""
+    first, second = new_token(), new_token()
+    made = await run_cli(database.command_dsn, "bootstrap", "--if-none", KEELSON_OPERATOR_TOKEN=first)
+    assert (made.code, len(made.said)) == (0, 1)
+    later = await run_cli(database.command_dsn, "bootstrap", "--if-none", KEELSON_OPERATOR_TOKEN=second)
+    assert (later.code, later.complained) == (0, "")
+    assert "has an operator already" in later.said[0]
+    refused = await run_cli(database.command_dsn, "bootstrap", "--if-none", "--another")
+    assert refused.code == 2
+    async with connected(database.owner_dsn) as owner:
+        assert len(await read_all(owner)) == 3
+
+
 async def test_another_is_made_when_asked_for_under_another_name(database: Database) -> None:
     await run_cli(database.command_dsn, "bootstrap")
     taken = await run_cli(database.command_dsn, "bootstrap", "--another")

@@ -114,6 +114,11 @@ class Composed:
 
     # ---- what runs ----
 
+    def containers(self) -> list[Container]:
+        """Give all containers of the project, those that have ended too."""
+        label = f"com.docker.compose.project={self.project}"
+        return list(self.engine.containers.list(all=True, filters={"label": label}))
+
     def replicas(self, service: str) -> list[Container]:
         """Give the running containers of a service; not others from its image, which bears the first two labels too."""
         labels = {"project": self.project, "service": service, "oneoff": "False"}

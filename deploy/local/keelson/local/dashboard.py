@@ -112,6 +112,12 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Refusals", "What is refused, and why?", "reqps", _rate("keelson_http_problems_total", "job, code")),
         Panel(
+            "Told to come again later",
+            "Does an actor ask above its rate, or somebody guess at credentials?",
+            "reqps",
+            _rate("keelson_rate_limited_total", "job, of"),
+        ),
+        Panel(
             "Waits for positions",
             "How long do Prefer: wait and min_position wait, where they must?",
             "s",

@@ -110,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         "is a credential already, and with 1 if there is an operator, but not by it.",
     )
     booting.add_argument("--name", type=read_name, default="operator", help="the principal's name; operator")
-    booting.add_argument("--another", action="store_true", help="make one although there are some: against a lock-out")
+    unless = booting.add_mutually_exclusive_group()
+    unless.add_argument("--another", action="store_true", help="make one although there are some: against a lock-out")
+    unless.add_argument(
+        "--if-none", action="store_true", help="end with 0 also if there is one by another token: for each start"
+    )
     booting.set_defaults(run=_bootstrap)
     claims = commands.add_parser("claims", help="compare the claims with the log, or derive them again")
     ways = claims.add_subparsers(required=True, metavar="WAY")
@@ -158,7 +162,13 @@ async def _migrate(given: argparse.Namespace, connection: Connection) -> int:
 
 
 async def _bootstrap(given: argparse.Namespace, connection: Connection) -> int:
-    made = await bootstrap(connection, given.settings, given)
+    try:
+        made = await bootstrap(connection, given.settings, given)
+    except OperatorExistsError as error:
+        if not given.if_none:
+            raise
+        _say(str(error))
+        return OK
     if made is None:
         _say("the token is a credential already")
         return OK

@@ -67,24 +67,32 @@ async def bootstrap(connection: Connection, settings: CliSettings, given: argpar
     token = settings.operator_token or new_token()
     if not is_token(token):
         raise BootstrapError("KEELSON_OPERATOR_TOKEN is no token: kls_, 40 hexadecimal digits, and their checksum")
+    decision = await _decide(connection, token, given)
+    if decision is None:
+        return None
     appender = Appender(settings.database_url, application_name="keelson-cli")
     writing = asyncio.create_task(appender.run())
     try:
-        while not await connection.fetchval(_IS_CREDENTIAL, hash_token(token)):
-            decision = await _decide(connection, token, given)
+        while decision is not None:
             outcome = await appender.append(decision, _TIMEOUT_S)
             if isinstance(outcome, Done):
                 return Made(decision.events[0].aggregate_id, token)
             if isinstance(outcome, KeyTaken):
                 raise BootstrapError(f"a principal of the platform has the name {given.name}: choose another by --name")
+            decision = await _decide(connection, token, given)
         return None
     finally:
         writing.cancel()
         await asyncio.wait([writing])
 
 
-async def _decide(connection: Connection, token: str, given: argparse.Namespace) -> Decision:
-    """Decide on the platform's principals as they are; raises OperatorExistsError if there are and none is wanted."""
+async def _decide(connection: Connection, token: str, given: argparse.Namespace) -> Decision | None:
+    """Decide on the platform's principals as they are; None if the token is good already.
+
+    Raises OperatorExistsError if there are some and another is not wanted.
+    """
+    if await connection.fetchval(_IS_CREDENTIAL, hash_token(token)):
+        return None
     names = await read_scope(connection, _NAMES)
     if names.held and not given.another:
         raise OperatorExistsError("the platform has an operator already: ask with its credential, or make --another")
