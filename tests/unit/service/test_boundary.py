@@ -266,4 +266,5 @@ async def test_a_defect_is_logged_with_its_traceback_and_the_requests_id(app: Ap
     await ask(app, "GET", "/fail/defect", ("X-Request-Id", "r3"))
     [line] = [line for line in lines() if line["event"] == "request_failed"]
     assert line["request_id"] == "r3"
-    assert f"ValueError: {CANARY}" in line["exception"]
+    assert "ValueError: " in line["exception"]
+    assert CANARY not in str(line)

@@ -1,6 +1,6 @@
 """Where a value does not fit: the pointer names the place, keys of maps included."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -77,3 +77,14 @@ def test_the_first_bad_entry_of_a_long_map_is_found(first: int, second: int) -> 
 
 def test_what_fits_is_converted() -> None:
     assert convert({"image": "i"}, Release) == Release("i")
+
+
+def test_f43_a_value_that_is_none_of_those_there_are_is_not_repeated() -> None:
+    for sent in ("canary-7f3a", "a quote ' and\nanother line, at `$.x`"):
+        with pytest.raises(Problem) as caught:
+            convert({"a/b": sent}, dict[str, Literal["web", "jobs"]])
+        assert caught.value.errors[0].pointer == "/a~1b"
+        assert (caught.value.errors[0].detail, caught.value.detail) == (
+            "Invalid enum value",
+            "Invalid enum value at /a~1b",
+        )

@@ -150,6 +150,9 @@ class Postgres:
             "max_connections": "200",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # A DETAIL quotes values, which may be personal; slow statements, if they are logged, have parameters.
+            "log_error_verbosity": "terse",
+            "log_parameter_max_length": "0",
             **DURABLE_SETTINGS,
             **self.settings,
         }

@@ -268,8 +268,12 @@ def _settle_all(entries: list[_Entry], outcome: Outcome) -> None:
 
 
 def _message(error: Exception) -> str:
-    """Give what may be logged of an error: a server's details, and what asyncpg says of arguments, quote values."""
-    return str(error.args[0]) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
+    """Give what may be logged of an error.
+
+    A server's details quote values, and so does what it says of data (class 22), and asyncpg of arguments.
+    """
+    tells = isinstance(error, asyncpg.PostgresError) and not str(error.sqlstate).startswith("22")
+    return str(error.args[0]) if tells else type(error).__name__
 
 
 def _detail(error: Any) -> str:

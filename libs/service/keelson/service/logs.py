@@ -1,15 +1,21 @@
 """Logs: one JSON object a line on standard output, with constant event names and the request's id.
 
-What libraries log through `logging` comes out in the same form, as the event `library_logged`.
+What libraries log through `logging` comes out in the same form, as the event `library_logged`. Tracebacks have neither
+local variables nor what an exception says of data (F43).
 """
 
 import logging
+import re
 from typing import Any, BinaryIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from keelson.service.encoding import encode_anything
+from keelson.service.tracebacks import describe
+
+# asyncio goes on with the arguments of a callback, or with a task and what it raised or gave.
+_ASYNCIO_SAYS = re.compile(r"[^\n(<]*")
 
 
 def configure_logging(service: str, level: str, file: BinaryIO | None = None) -> None:
@@ -34,7 +40,7 @@ def _processors(service: str) -> list[Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         name_service,
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(lambda exc_info: describe(exc_info[1])),
     ]
 
 
@@ -46,7 +52,10 @@ class _Forward(logging.Handler):
     """Hands what libraries log to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+        message = record.getMessage()
+        if record.name == "asyncio" and (said := _ASYNCIO_SAYS.match(message)):
+            message = said[0].rstrip()
+        fields: dict[str, Any] = {"logger": record.name, "message": message}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         structlog.get_logger().log(max(record.levelno, logging.DEBUG), "library_logged", **fields)

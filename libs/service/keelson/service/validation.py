@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 _MESSAGE = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$.*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+# What was sent instead may be personal or a secret in the wrong field; it is not repeated (F43).
+_ENUM_VALUE = re.compile(r"^Invalid enum value .*", re.DOTALL)
 _STEP = re.compile(r"\.(?P<field>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
 
 Token = str | int
@@ -35,7 +37,7 @@ def convert(value: Any, type_: type[T], *, at: str = "") -> T:
 def _refuse(value: Any, type_: Any, message: str, at: str) -> NoReturn:
     parsed = _MESSAGE.fullmatch(message)
     assert parsed is not None  # noqa: S101 - every part of the pattern is optional
-    what = parsed["what"]
+    what = _ENUM_VALUE.sub("Invalid enum value", parsed["what"])
     tokens = _resolve(value, type_, message, parsed["path"] or "$")
     if parsed["key"]:
         tokens.append(_failing_key(value, type_, message, tokens))
