@@ -69,3 +69,8 @@ def test_a_parameter_that_is_not_built_yet_says_so() -> None:
     problem = refusal_of(b"as_of=7")
     assert problem.code == "not_supported"
     assert "as_of" in problem.detail
+
+
+def test_f43_a_value_that_is_none_of_those_there_are_is_not_repeated() -> None:
+    assert refusal_of(b"order=canary-7f3a").detail == "The parameter order: Invalid enum value"
+    assert "canary" not in refusal_of(b"order=canary%20-%20at%20`$.limit`").detail

@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 
 from keelson.service.problems import Problem
+from keelson.service.validation import without_value
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -63,5 +64,5 @@ def _check(name: str, value: str, type_: type[T], not_built: Collection[str], *,
 
 
 def _named(message: str) -> str:
-    what, _, path = message.partition(" - at `$.")
-    return f"The parameter {path.rstrip('`')}: {what}" if path else what
+    what, _, path = message.rpartition(" - at `$.")
+    return f"The parameter {path.rstrip('`')}: {without_value(what)}" if what else path

@@ -37,7 +37,7 @@ def convert(value: Any, type_: type[T], *, at: str = "") -> T:
 def _refuse(value: Any, type_: Any, message: str, at: str) -> NoReturn:
     parsed = _MESSAGE.fullmatch(message)
     assert parsed is not None  # noqa: S101 - every part of the pattern is optional
-    what = _ENUM_VALUE.sub("Invalid enum value", parsed["what"])
+    what = without_value(parsed["what"])
     tokens = _resolve(value, type_, message, parsed["path"] or "$")
     if parsed["key"]:
         tokens.append(_failing_key(value, type_, message, tokens))
@@ -45,6 +45,11 @@ def _refuse(value: Any, type_: Any, message: str, at: str) -> NoReturn:
         tokens.append(field["name"])
     pointer = at + "".join(f"/{escape_token(token)}" for token in tokens)
     raise Problem("invalid", f"{what} at {pointer or 'the top'}", errors=[FieldError(pointer, what)]) from None
+
+
+def without_value(what: str) -> str:
+    """Give what msgspec says of a value, without the value."""
+    return _ENUM_VALUE.sub("Invalid enum value", what)
 
 
 def escape_token(token: Token) -> str:
