@@ -46,10 +46,11 @@ class BearerTokens:
         `rate_limited`, and what the database's failures raise.
         """
         scheme, _, credential = (authorization or "").partition(" ")
-        token = credential.strip()
+        token = credential.strip(" \t")
         if scheme.lower() == "bearer" and token:
-            # Headers are bytes, given as Latin-1; so they compare as bytes.
-            if self._operator_token and hmac.compare_digest(token.encode("latin-1"), self._operator_token):
+            # Headers are bytes, given as Latin-1; so they compare as bytes. A body may hold any text.
+            sent = token.encode("latin-1", "backslashreplace")
+            if self._operator_token and hmac.compare_digest(sent, self._operator_token):
                 return OPERATOR
             if is_token(token):
                 return await self._look_up(token)
