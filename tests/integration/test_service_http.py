@@ -81,7 +81,7 @@ async def lifespan(app: Application) -> AsyncIterator[None]:
 
     async def part() -> None:
         await app.state.crash.wait()
-        raise ValueError("a part has died")
+        raise RuntimeError("a part has died")
 
     if app.state.settings.flaw == "not durable":
         raise NotDurableError("PostgreSQL runs with fsync off; Keelson needs it on")
@@ -354,7 +354,7 @@ async def test_a_part_that_dies_ends_the_process(sample: Sample) -> None:
     assert (await sample.ask("POST", "/crash")).status == 200
     assert await sample.exit_code() == 1
     [line] = sample.logged("service_failed")
-    assert "ValueError: a part has died" in line["exception"]
+    assert "RuntimeError: a part has died" in line["exception"]
 
 
 async def test_everything_logged_is_json_with_the_service_named(sample: Sample) -> None:

@@ -395,4 +395,36 @@ MUTANTS = (
         "        wrong = False\n        self._bucket.put_back(self._per_s)\n        try:\n",
         ("unit/service/test_limits.py::test_guesses_under_way_count_as_wrong_until_they_are_not",),
     ),
+    Mutant(
+        "F43",
+        "a traceback says what an exception says",
+        f"{_SERVICE}/tracebacks.py",
+        '            return WITHHELD if str(error) else ""\n',
+        "            return str(error)\n",
+        (
+            "unit/service/test_logs.py::test_f43_a_traceback_tells_kind_and_place_and_no_data",
+            "unit/service/test_boundary.py::test_a_defect_is_logged_with_its_traceback_and_the_requests_id",
+        ),
+    ),
+    Mutant(
+        "F43",
+        "what was sent in the place of one of a few words is repeated",
+        f"{_SERVICE}/validation.py",
+        '    return _ENUM_VALUE.sub("Invalid enum value", what)\n',
+        "    return what\n",
+        (
+            "unit/service/test_validation.py::test_f43_a_value_that_is_none_of_those_there_are_is_not_repeated",
+            "unit/service/test_parameters.py::test_f43_a_value_that_is_none_of_those_there_are_is_not_repeated",
+        ),
+    ),
+    Mutant(
+        "F42",
+        "blanks of any script are cut off a token",
+        f"{_SERVICE}/authentication.py",
+        'token = credential.strip(" \\t")',
+        "token = credential.strip()",
+        (
+            "unit/service/test_token_tricks.py::test_f42_what_is_none_of_our_tokens_is_refused_alike_and_the_database_is_not_asked",
+        ),
+    ),
 )
