@@ -115,9 +115,9 @@ class Composed:
     # ---- what runs ----
 
     def containers(self) -> list[Container]:
-        """Give all containers of the project, those that have ended too."""
-        label = f"com.docker.compose.project={self.project}"
-        return list(self.engine.containers.list(all=True, filters={"label": label}))
+        """Give all containers of the project, ended ones too; not others from its images, likewise labelled."""
+        labels = [f"com.docker.compose.project={self.project}", "com.docker.compose.oneoff"]
+        return list(self.engine.containers.list(all=True, filters={"label": labels}))
 
     def replicas(self, service: str) -> list[Container]:
         """Give the running containers of a service; not others from its image, which bears the first two labels too."""
