@@ -5,6 +5,7 @@ was never there (412), or creating under an id that is taken (409). What handler
 """
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from keelson.query.app import NOT_BUILT_PATHS
 from keelson.query.app import build_app as build_query
 from keelson.query.settings import QuerySettings
 from keelson.service.app import PUBLIC_PATHS, Application
+from keelson.service.limits import GuessLimit
 from support.cast import PRINCIPALS, ROLES, Cast, assemble
 from support.command_world import IMAGE, Answer, World, open_world
 from support.database import Database
@@ -71,8 +73,10 @@ LET_THROUGH = {409, 412, 422}
 
 
 @pytest.fixture
-async def stage(database: Database) -> AsyncIterator[tuple[World, Cast, Reader]]:
+async def stage(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[World, Cast, Reader]]:
     """Lend both services, with everybody and everything in the log and the views."""
+    # Credentials that are good no more are tried hundreds of times here, faster than anybody may guess.
+    monkeypatch.setattr(GuessLimit, "looking_up", lambda _: nullcontext())
     async with open_world(database) as world, open_views(database) as views, served(database) as reader:
         cast = await assemble(world)
         await views.project()
