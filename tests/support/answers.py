@@ -19,6 +19,12 @@ REFUSED = {
     "unknown_process": 422,
     "unknown_port": 422,
     "route_would_break": 422,
+    "quota_exceeded": 422,
+    "last_owner": 422,
+    "cannot_restore": 422,
+    "no_capacity": 422,
+    "node_not_active": 422,
+    "instance_stopped": 422,
 }
 LATE = {"not_yet": 504}
 # What a 503 says while the database fails: nothing else is a cause of it then.
