@@ -90,18 +90,23 @@ class Credentials:
         self._used: dict[str, datetime] = {}
         self._epoch = ""
 
+    def warm(self, token: str) -> Caller | None:
+        """Give the caller that a token stands for, if that is known as of less than a second ago; nobody is asked."""
+        token_hash = hash_token(token)
+        known = self._known.get(token_hash)
+        if known is None or self._clock() - known.asked_at > MAX_AGE_S:
+            return None
+        self._known.move_to_end(token_hash)
+        return self._noted(known.caller)
+
     async def find(self, token: str) -> Caller | None:
         """Give the caller that a token stands for, as of less than a second ago; None if it is not good.
 
         What is not good is not remembered: a credential works from the moment at which it was issued.
         """
-        token_hash = hash_token(token)
-        known = self._known.get(token_hash)
-        if known is None or self._clock() - known.asked_at > MAX_AGE_S:
-            caller = await self._ask_once(token_hash)
-        else:
-            self._known.move_to_end(token_hash)
-            caller = known.caller
+        return self.warm(token) or self._noted(await self._ask_once(hash_token(token)))
+
+    def _noted(self, caller: Caller | None) -> Caller | None:
         if caller is not None:
             self._used[caller.identity.credential_id] = self._now()
         return caller
