@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from support.repository import ROOT, name_of, parse, source_files
 
-IMAGES = ("command", "projector", "query", "cli")
+IMAGES = ("command", "projector", "query", "scheduler", "cli")
 
 # Built from parts, so that this file does not hold what it looks for.
 FORBIDDEN = [
