@@ -5,15 +5,22 @@ from keelson.client.bundle import BundleAnswer
 from keelson.client.client import Client
 from keelson.client.command import Command, Guarded, Options
 from keelson.client.errors import ClientError, ProblemError, UnreachableError
+from keelson.client.following import StreamTimes
 from keelson.client.listing import Listing, Page, Rows
+from keelson.client.stream import Bookmark, Change, Confirmed, Cursor, Desired, Resync
 
 __all__ = [
     "Answer",
+    "Bookmark",
     "BundleAnswer",
+    "Change",
     "Client",
     "ClientError",
     "Command",
     "CommandResult",
+    "Confirmed",
+    "Cursor",
+    "Desired",
     "EventRef",
     "Guarded",
     "Listing",
@@ -21,6 +28,8 @@ __all__ = [
     "Page",
     "ProblemError",
     "Response",
+    "Resync",
     "Rows",
+    "StreamTimes",
     "UnreachableError",
 ]

@@ -1,7 +1,8 @@
 """The client of both APIs."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self, TypeVar, Unpack
 
 import msgspec
@@ -10,8 +11,10 @@ from keelson.client.answers import Answer, Response
 from keelson.client.bundle import BundleAnswer, Part, read_answer, write_part
 from keelson.client.command import Command, Options
 from keelson.client.commands import Commands
-from keelson.client.listing import Param, text_of
+from keelson.client.following import StreamTimes, follow
+from keelson.client.listing import Param, segment, text_of
 from keelson.client.reads import Reads
+from keelson.client.stream import DesiredItem, DesiredReader, FeedFilters, FeedItem, FeedReader, Resync
 from keelson.client.transport import Request, Transport
 
 R = TypeVar("R")
@@ -34,12 +37,14 @@ class Client(Commands, Reads):
         timeout_s: float = 15.0,
         retry_for_s: float = 30.0,
         connections: int = 100,
+        stream_times: StreamTimes | None = None,
     ) -> None:
         Commands.__init__(self, self)
         Reads.__init__(self, self)
         self._command_url = command_url.rstrip("/")
         self._query_url = query_url.rstrip("/")
         self._transport = Transport(token, timeout_s=timeout_s, retry_for_s=retry_for_s, connections=connections)
+        self._stream_times = stream_times or StreamTimes()
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -140,6 +145,35 @@ class Client(Commands, Reads):
             cursor = page["next"]
             if cursor is None:
                 return
+
+    async def follow_events(
+        self, after: str | int | None = None, *, stop_on_resync: bool = False, **filters: Unpack[FeedFilters]
+    ) -> AsyncGenerator[FeedItem, None]:
+        """Follow the log for ever, after a cursor or a position or from the beginning: what matches, and bookmarks.
+
+        Ordered, nothing twice, nothing left out, a command's events in one go, over as many connections as it takes. A
+        Resync says that the log is another; then it begins anew, or ends with `stop_on_resync`. Raises ProblemError for
+        a refusal that stands. Whoever does not read it to its end closes it (`contextlib.aclosing`); a time-out around
+        one turn ends it.
+        """
+        reader = FeedReader(None if after is None else str(after))
+        params = {name: str(value) for name, value in filters.items() if value is not None}
+        url = f"{self._query_url}/v1/events"
+        async with aclosing(follow(self._transport, url, params, reader, self._stream_times)) as items:
+            async for item in items:
+                yield item
+                if stop_on_resync and isinstance(item, Resync):
+                    return
+
+    def follow_desired(self, node_id: str, known: str | None = None) -> AsyncGenerator[DesiredItem, None]:
+        """Follow what a node should be doing, for ever: each version that is new, and that the last one still stands.
+
+        `known` is the cursor of what the node has already, which is then not given again. A snapshot is all there is,
+        its digest verified; versions grow, but in another epoch, whose first snapshot is always given. Raises as
+        `follow_events` does, and is closed as it.
+        """
+        url = f"{self._query_url}/v1/nodes/{segment(node_id)}/desired"
+        return follow(self._transport, url, {}, DesiredReader(known), self._stream_times)
 
     async def _post(
         self, path: str, body: object, reason: str | None, if_match: int | None, options: Options

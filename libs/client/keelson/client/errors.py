@@ -8,15 +8,28 @@ class ClientError(Exception):
 
 
 class ProblemError(ClientError):
-    """The service refused: `code` is from the closed list of the API, `body` the whole problem."""
+    """The service refused: `code` is from the closed list of the API, `body` the whole problem.
 
-    def __init__(self, status: int, code: str, detail: str, body: dict[str, Any], retry_after_s: float | None) -> None:
+    `epoch` is the log's, where the service knew it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        body: dict[str, Any],
+        retry_after_s: float | None,
+        *,
+        epoch: str | None = None,
+    ) -> None:
         super().__init__(f"{status} {code}: {detail}")
         self.status = status
         self.code = code
         self.detail = detail
         self.body = body
         self.retry_after_s = retry_after_s
+        self.epoch = epoch
 
 
 class UnreachableError(ClientError):

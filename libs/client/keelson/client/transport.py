@@ -1,5 +1,7 @@
 """Requests over HTTP that are repeated, within bounds, while a service is away."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 import aiohttp
@@ -38,18 +40,25 @@ class Transport:
         self._retry_for_s = retry_for_s
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._streams: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=self._connections),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._session = self._new_session(self._connections)
+        # A stream has its connection to itself for as long as it lasts: it takes none of those that are shared.
+        self._streams = self._new_session(0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._streams):
+            if session is not None:
+                await session.close()
+
+    def _new_session(self, connections: int) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     async def send(self, request: Request) -> Response:
         """Send until answered; raises ProblemError for a refusal, UnreachableError when no attempt was answered."""
@@ -66,6 +75,28 @@ class Transport:
                 return await self._send_once(request)
         raise AssertionError("stamina raises the last error")
 
+    @asynccontextmanager
+    async def stream(self, request: Request, idle_timeout_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open an answer that need not end, once, and give its bytes as they come.
+
+        Raises ProblemError for a refusal; UnreachableError, here and for whoever reads, when there is no answer, it is
+        no stream, it breaks off, or nothing comes for `idle_timeout_s`.
+        """
+        if self._streams is None:
+            raise RuntimeError("use `async with`")
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=idle_timeout_s)
+        try:
+            async with self._streams.request(
+                request.method, request.url, headers=request.headers, params=request.params, timeout=timeout
+            ) as response:
+                if response.status >= 400:  # noqa: PLR2004 - from here on, problems
+                    raise _problem(response, await response.read())
+                if response.content_type != "text/event-stream":
+                    raise UnreachableError(f"{request.url}: an answer of {response.content_type}, which is no stream")
+                yield response.content.iter_any()
+        except (*NO_ANSWER, aiohttp.ClientResponseError) as error:
+            raise _unreachable(request, error) from error
+
     async def _send_once(self, request: Request) -> Response:
         if self._session is None:
             raise RuntimeError("use `async with`")
@@ -81,8 +112,11 @@ class Transport:
             ) as response:
                 return _read(response, await response.read())
         except NO_ANSWER as error:
-            reason = str(error) or type(error).__name__
-            raise UnreachableError(f"{request.method} {request.url}: {reason}") from error
+            raise _unreachable(request, error) from error
+
+
+def _unreachable(request: Request, error: Exception) -> UnreachableError:
+    return UnreachableError(f"{request.method} {request.url}: {str(error) or type(error).__name__}")
 
 
 def _read(response: aiohttp.ClientResponse, content: bytes) -> Response:
@@ -104,6 +138,7 @@ def _problem(response: aiohttp.ClientResponse, content: bytes) -> ProblemError:
         detail=str(body.get("detail", response.reason)),
         body=body,
         retry_after_s=_read_retry_after(response.headers.get("Retry-After")),
+        epoch=response.headers.get("Keelson-Epoch"),
     )
 
 
