@@ -51,7 +51,7 @@ roll: ## replace replicas one by one, losing no request: make roll service=comma
 check: $(INSTALLED) ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy libs services deploy tests
+	$(BIN)/mypy libs services deploy examples tests
 	$(BIN)/lint-imports
 
 format: $(INSTALLED) ## format, and mend what can be mended

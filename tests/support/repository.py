@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-CODE = ("libs", "services", "deploy")
+CODE = ("libs", "services", "deploy", "examples")
 
 # What installing, building and running leave behind; .gitignore names the same.
 NOT_SOURCE = frozenset({"__pycache__", "uv.lock"})
