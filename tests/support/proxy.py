@@ -6,6 +6,8 @@ async with proxied(dsn) as proxy:
     await eventually(committed)
     proxy.cut()                     # … and lost: a reply to COMMIT that never came (F6)
     proxy.to_client.release()
+
+Where each connection is to fare in its own way, `proxy.fate` says how: where it leads, and when it is cut.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _CHUNK_BYTES = 64 * 1024
@@ -24,10 +27,13 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Direction:
     """One direction of every connection: what is done with bytes on their way. They flow unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cut_after_bytes: int | None = None, resets: bool = True) -> None:
+        """Carry all; or so many bytes and not one more, and then end by a reset, or by an orderly end."""
+        self.resets = resets
         self.delay_s = 0.0
         self.held_bytes = 0
         self.swallowed_bytes = 0
+        self._left_bytes = cut_after_bytes
         self._swallows = False
         self._flows = asyncio.Event()
         self._flows.set()
@@ -64,7 +70,26 @@ class Direction:
         if self._swallows:
             self.swallowed_bytes += len(data)
             return b""
+        if self._left_bytes is not None:
+            data = data[: self._left_bytes]
+            self._left_bytes -= len(data)
         return data
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it carries nothing any more, and its connections are to end."""
+        return self._left_bytes == 0
+
+
+class Fate(NamedTuple):
+    """Where one connection leads, and what is done with what it is told."""
+
+    target: tuple[str, int]
+    to_client: Direction
+
+
+class _SpentError(Exception):
+    """One connection has carried all that it was to carry."""
 
 
 class _Link:
@@ -75,11 +100,9 @@ class _Link:
         self._from_server, self._to_server = server
 
     async def run(self, to_server: Direction, to_client: Direction) -> None:
-        """Carry bytes both ways until both sides are done."""
+        """Carry bytes both ways until both sides are done, or one is cut off."""
         try:
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(_pump(self._from_client, to_server, self._to_server))
-                pumps.create_task(_pump(self._from_server, to_client, self._to_client))
+            await self._carry(to_server, to_client)
         except asyncio.CancelledError:
             _reset(self._to_client)
             _reset(self._to_server)
@@ -90,6 +113,16 @@ class _Link:
             for writer in (self._to_client, self._to_server):
                 with suppress(ConnectionError):
                     await writer.wait_closed()
+
+    async def _carry(self, to_server: Direction, to_client: Direction) -> None:
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(_pump(self._from_client, to_server, self._to_server))
+                pumps.create_task(_pump(self._from_server, to_client, self._to_client))
+        except* _SpentError:
+            _reset(self._to_server)
+            if to_client.resets:
+                _reset(self._to_client)
 
     def cut_client(self) -> None:
         """Reset the client's side; what is on its way to the server still arrives there."""
@@ -109,6 +142,8 @@ async def _pump(reader: asyncio.StreamReader, direction: Direction, writer: asyn
         while data := await reader.read(_CHUNK_BYTES):
             writer.write(await direction.carry(data))
             await writer.drain()
+            if direction.is_spent:
+                raise _SpentError
     # One side has ended: the other is told when all that it said has been passed on.
     with suppress(OSError):
         writer.write_eof()
@@ -118,11 +153,11 @@ class Proxy:
     """Listens on a free port of its own and connects each client to the server."""
 
     def __init__(self, host: str, port: int, links: asyncio.TaskGroup) -> None:
-        self._target = (host, port)
         self._tasks = links
         self._links: dict[asyncio.Task[None], _Link] = {}
         self.to_server = Direction()
         self.to_client = Direction()
+        self.fate: Callable[[], Fate] = lambda: Fate((host, port), self.to_client)
         self.refuses = False
         self.port = 0
         self.accepted = 0
@@ -159,14 +194,15 @@ class Proxy:
     async def _serve(self, client: _Streams) -> None:
         task = asyncio.current_task()
         assert task is not None
+        fate = self.fate()
         try:
-            link = _Link(client, await asyncio.open_connection(*self._target))
+            link = _Link(client, await asyncio.open_connection(*fate.target))
         except OSError:
             _reset(client[1])
             return
         self._links[task] = link
         try:
-            await link.run(self.to_server, self.to_client)
+            await link.run(self.to_server, fate.to_client)
         finally:
             del self._links[task]
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from support.proxy import Proxy, running_proxy
+from support.proxy import Direction, Fate, Proxy, running_proxy
 from support.waiting import eventually
 
 
@@ -124,6 +124,44 @@ async def test_new_connections_can_be_refused_and_a_delay_added() -> None:
         await reader.readexactly(1)
         assert asyncio.get_running_loop().time() - started >= 0.05
         assert proxy.accepted == 2
+        writer.close()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 5])
+@pytest.mark.parametrize("resets", [True, False])
+async def test_one_connection_can_be_cut_at_any_byte(cut: int, *, resets: bool) -> None:
+    async with running_echo() as (echo, proxy):
+        whole = proxy.fate
+        proxy.fate = lambda: Fate(whole().target, Direction(cut_after_bytes=cut, resets=resets))
+        reader, writer = await connect(proxy)
+        proxy.fate = whole
+        other_reader, other = await connect(proxy)
+        writer.write(b"hello")
+        got = await read_to_the_end(reader)
+        assert b"hello"[:cut].startswith(got)
+        assert resets or len(got) == cut
+        other.write(b"still here")
+        assert await other_reader.readexactly(10) == b"still here"
+        await eventually(lambda: echo.ended == 1)
+        other.close()
+        writer.close()
+
+
+async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+    got = b""
+    with suppress(ConnectionResetError):
+        while data := await reader.read(100):
+            got += data
+    return got
+
+
+async def test_a_connection_can_lead_elsewhere() -> None:
+    async with running_echo() as (echo, proxy), running_echo() as (other, other_proxy):
+        proxy.fate = lambda: Fate(("127.0.0.1", other_proxy.port), proxy.to_client)
+        reader, writer = await connect(proxy)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert (echo.got, other.got) == (b"", b"hello")
         writer.close()
 
 
