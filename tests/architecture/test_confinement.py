@@ -20,7 +20,14 @@ READ_THE_LOG = {
     "audit.py": "filtered by the reach",
     "history.py": "of an aggregate within reach",
     "freshness.py": "its head alone",
+    "feed/events.py": "filtered by the reach",
+    "feed/follower.py": "all of it, for the ring: of that, streams tell what their filters let through",
+    "feed/endpoint.py": "its types alone; makes the filters of streams, within the reach",
+    "feed/hub.py": "its types alone",
+    "feed/interests.py": "its types alone",
+    "feed/source.py": "its types alone",
     "log_routes.py": "its types alone",
+    "app.py": "the name of its channel alone",
 }
 
 

@@ -284,8 +284,9 @@ MUTANTS = (
         "F19",
         "who listens again after a break does not look",
         _LISTEN,
-        '            self._tell("")\n',
-        '            if not hasattr(self, "again"):\n                self._tell("")\n            self.again = True\n',
+        "            for channel in self._channels:\n                self._tell(",
+        '            for channel in self._channels:\n                if hasattr(self, "again"):\n'
+        "                    break\n                self.again = True\n                self._tell(",
         (f"{_LISTENS}::test_f19_a_killed_listener_listens_again_and_says_look",),
     ),
     Mutant(

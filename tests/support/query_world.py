@@ -29,6 +29,7 @@ from keelson.projector.pages import read_batch
 from keelson.projector.writer import write_rows
 from keelson.query.app import build_app
 from keelson.query.settings import QuerySettings
+from keelson.service.app import Application
 from keelson.service.checkpoints import CHANNEL
 from keelson.service.server import Server
 from keelson.views import PROJECTIONS
@@ -77,6 +78,7 @@ class World:
         **context: Any,
     ) -> int:
         """Append the events as one command; give the last one's position. Times default to a second per position."""
+        command_id = f"command_{self.head + 1}"
         for index, (aggregate_id, event) in enumerate(events, start=1):
             self.head += 1
             envelope = Envelope(
@@ -85,7 +87,7 @@ class World:
                 seq=Seq(self._next_seq(aggregate_id)),
                 type=event.event_type,
                 version=event.event_version,
-                command_id=f"command_{self.head}",
+                command_id=command_id,
                 command_end=index == len(events),
                 recorded_at=recorded_at or self.time_of(self.head),
                 payload=encode(event),
@@ -186,17 +188,16 @@ class Answer:
 class Reader:
     """Reads from a served query service, as the operator unless a test says otherwise."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, app: Application) -> None:
         self._session = session
-        self._url = url
+        self.url = url
+        self.app = app
 
     async def get(self, path: str, *, token: str | None = TOKEN, headers: Any = None, **params: Any) -> Answer:
         """GET a path; the answer's body is decoded."""
         authorization = {"Authorization": f"Bearer {token}"} if token else {}
         text = {name: str(value) for name, value in params.items()}
-        async with self._session.get(
-            self._url + path, params=text, headers=authorization | (headers or {})
-        ) as response:
+        async with self._session.get(self.url + path, params=text, headers=authorization | (headers or {})) as response:
             body = await response.read()
             is_json = response.headers.get("Content-Type", "").endswith("json")
             return Answer(response.status, response.headers, msgspec.json.decode(body) if is_json else body)
@@ -224,7 +225,7 @@ async def served(database: Database, **settings: Any) -> AsyncIterator[Reader]:
     try:
         async with aiohttp.ClientSession() as session:
             await eventually(lambda: server.started and app.lifecycle.phase == "serving" and app.state.epoch.name)
-            yield Reader(session, f"http://127.0.0.1:{port}")
+            yield Reader(session, f"http://127.0.0.1:{port}", app)
     finally:
         server.stop()
         await serving

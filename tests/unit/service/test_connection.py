@@ -1,6 +1,8 @@
 """What is wrong with the head of a request, and what is not; and how an answer leaves."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -65,9 +67,15 @@ class Wire(asyncio.Transport):
         self.closed = True
 
 
+def answer_on(wire: Any) -> AnswerTransport:
+    """Give an answer to a request that came by a connection with this transport."""
+    connection: Any = SimpleNamespace(transport=wire, loop=asyncio.get_running_loop())
+    return AnswerTransport(connection)
+
+
 async def test_an_answer_leaves_in_one_piece() -> None:
     wire = Wire()
-    answer = AnswerTransport(wire, asyncio.get_running_loop())
+    answer = answer_on(wire)
     answer.write(b"head ")
     answer.write(b"body")
     assert wire.written == [b"head body"]
@@ -78,7 +86,7 @@ async def test_an_answer_leaves_in_one_piece() -> None:
 
 async def test_a_head_without_a_body_yet_leaves_by_itself() -> None:
     wire = Wire()
-    answer = AnswerTransport(wire, asyncio.get_running_loop())
+    answer = answer_on(wire)
     answer.write(b"head ")
     assert not wire.written
     await asyncio.sleep(0)
@@ -89,7 +97,7 @@ async def test_a_head_without_a_body_yet_leaves_by_itself() -> None:
 
 async def test_what_was_kept_is_written_before_the_end() -> None:
     wire = Wire()
-    answer = AnswerTransport(wire, asyncio.get_running_loop())
+    answer = answer_on(wire)
     answer.write(b"head ")
     assert not answer.is_closing()
     answer.close()

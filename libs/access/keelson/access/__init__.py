@@ -5,7 +5,7 @@ organisation, the principal, the node), so that commands can hold that aggregate
 the log how old their knowledge is.
 """
 
-from keelson.access.grants import Grants, Identity, grants_of
+from keelson.access.grants import Grants, Identity, expiry_of, grants_of
 from keelson.access.holders import NodeAccess, OrgAccess, PrincipalAccess
 
-__all__ = ["Grants", "Identity", "NodeAccess", "OrgAccess", "PrincipalAccess", "grants_of"]
+__all__ = ["Grants", "Identity", "NodeAccess", "OrgAccess", "PrincipalAccess", "expiry_of", "grants_of"]

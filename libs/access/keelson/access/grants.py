@@ -103,6 +103,22 @@ def grants_of(identity: Identity, access: Access | None, ids: Ids | None, now: d
             assert_never(access)
 
 
+def expiry_of(identity: Identity, access: Access | None) -> datetime | None:
+    """Give when an identity's credential expires, given the fold of its holder; None if it does not, or is not good."""
+    match access:
+        case OrgAccess(members=members):
+            member = members.get(identity.actor.id)
+            return member.credentials.get(identity.credential_id) if member is not None else None
+        case PrincipalAccess(credentials=credentials):
+            return credentials.get(identity.credential_id)
+        case NodeAccess(credentials=credentials, enrollment=enrollment):
+            return (enrollment if identity.kind == "enrollment" else credentials).get(identity.credential_id)
+        case None:
+            return None
+        case _:
+            assert_never(access)
+
+
 def _grants_of_member(identity: Identity, access: OrgAccess, ids: Ids, now: datetime) -> Grants | None:
     member = access.members.get(identity.actor.id)
     if member is None or not _is_good(identity, member.credentials, now):

@@ -21,7 +21,7 @@ _LOST: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InterfaceError, 
 
 
 class Listener:
-    """Hears one channel and tells its subscribers.
+    """Hears channels and tells their subscribers.
 
     A callback gets each notification's payload, and "" after every (re)connection, which means: look now, something
     may have been missed. It must not block. Notifications are hints: whoever needs more polls as well.
@@ -34,8 +34,7 @@ class Listener:
     def __init__(
         self,
         dsn: str,
-        channel: str,
-        *,
+        *channels: str,
         application_name: str = "keelson-listener",
         probe_interval_s: float = 5.0,
         probe_timeout_s: float = 2.0,
@@ -43,18 +42,18 @@ class Listener:
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._dsn = dsn
-        self._channel = channel
+        self._channels = channels
         self._application_name = application_name
         self._probe_interval_s = probe_interval_s
         self._probe_timeout_s = probe_timeout_s
         self._reconnect_delay_s = reconnect_delay_s
         self._on_lost = on_lost
-        self._subscribers: list[Callback] = []
+        self._subscribers: dict[str, list[Callback]] = {channel: [] for channel in channels}
         self.connected = False
 
-    def subscribe(self, callback: Callback) -> None:
-        """Tell this callback too, from now on."""
-        self._subscribers.append(callback)
+    def subscribe(self, callback: Callback, channel: str | None = None) -> None:
+        """Tell this callback too, from now on, of what comes by a channel: the first, unless another is named."""
+        self._subscribers[channel or self._channels[0]].append(callback)
 
     async def run(self) -> None:
         """Listen until cancelled, whatever happens to the connection."""
@@ -62,7 +61,7 @@ class Listener:
             try:
                 await self._listen()
             except _LOST as error:
-                log.warning("listener_lost", channel=self._channel, error=type(error).__name__)
+                log.warning("listener_lost", channels=self._channels, error=type(error).__name__)
                 self._on_lost()
             await asyncio.sleep(self._reconnect_delay_s)
 
@@ -74,10 +73,12 @@ class Listener:
         try:
             connection.add_termination_listener(lambda _: closed.set())
             async with asyncio.timeout(self._probe_timeout_s):
-                await connection.add_listener(self._channel, self._hear)
+                for channel in self._channels:
+                    await connection.add_listener(channel, self._hear)
             self.connected = True
             # After LISTEN, and only then: what was appended before it would never be notified.
-            self._tell("")
+            for channel in self._channels:
+                self._tell("", channel)
             while not closed.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._probe_interval_s):
@@ -87,9 +88,9 @@ class Listener:
             self.connected = False
             connection.terminate()
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._tell(str(payload))
+    def _hear(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        self._tell(str(payload), channel)
 
-    def _tell(self, payload: str) -> None:
-        for callback in self._subscribers:
+    def _tell(self, payload: str, channel: str | None = None) -> None:
+        for callback in self._subscribers[channel or self._channels[0]]:
             callback(payload)

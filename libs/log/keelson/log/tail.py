@@ -20,7 +20,7 @@ class Tail:
         self._notified = asyncio.Event()
         self._heard = 0
         self._look_now = False
-        listener.subscribe(self._hear)
+        listener.subscribe(self._hear, LOG_CHANNEL)
 
     async def wait_beyond(self, position: int) -> None:
         """Return when the log may hold more than `position`: notified, listening anew, or the interval has passed."""

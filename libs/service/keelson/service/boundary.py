@@ -116,7 +116,7 @@ class Boundary:
 
     async def _authenticate(self, scope: Scope, found: dict[bytes, bytes]) -> Caller:
         headers = scope["headers"]
-        credential = found.get(b"authorization")
+        credential = found.pop(b"authorization", None)  # nobody keeps it for as long as the answer takes
         if len(found) < len(headers):  # something is repeated
             credential = read_header(headers, b"authorization")
         authorization = None if credential is None else credential.decode("latin-1")

@@ -51,7 +51,7 @@ class Checkpoints:
     """What this process knows of the projections' checkpoints, and who waits for them.
 
     What it knows was true when it was told: a checkpoint may be further on by now, and goes back only when the database
-    itself was put back. `listener` listens on `CHANNEL` and belongs to this object alone; `epoch` learns what each look
+    itself was put back. `listener` listens on `CHANNEL` and is run by this object alone; `epoch` learns what each look
     at the database says.
     """
 
@@ -67,7 +67,7 @@ class Checkpoints:
         self._waits: set[_Wait] = set()
         self._draining = False
         self.epoch = epoch or Epoch()
-        listener.subscribe(self._hear)
+        listener.subscribe(self._hear, CHANNEL)
 
     async def run(self) -> None:
         """Listen and look, until cancelled; outlives the database's absence. Nobody waits once the service stops."""

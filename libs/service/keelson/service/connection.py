@@ -6,7 +6,8 @@ slow (F35) is refused here, before the application hears of it. ADR 0006 lists w
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -45,11 +46,12 @@ class AnswerTransport:
     follows at once leaves by itself in the next turn of the loop: a stream's client waits for nothing.
     """
 
-    __slots__ = ("_head", "_is_begun", "_loop", "_transport")
+    __slots__ = ("_connection", "_head", "_is_begun", "_loop", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._transport = connection.transport
+        self._loop = connection.loop
         self._head = b""
         self._is_begun = False
 
@@ -69,6 +71,35 @@ class AnswerTransport:
         if self._head:
             data, self._head = self._head, b""
             self._transport.write(data)
+
+    def write_chunk(self, data: bytes) -> None:
+        """Write a chunk (RFC 9112) of a body that has begun; what is written is shared with others, not copied."""
+        self.flush()
+        self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has still to take much of what was written."""
+        return self._connection.flow.write_paused
+
+    async def drain(self) -> None:
+        """Wait until the client has taken most of what was written, or is gone."""
+        await self._connection.flow.drain()
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Have this called when the connection is lost; an application that does not receive learns it no other way."""
+        self._connection.lost_callback = callback
+
+    def bound_silence(self, seconds: float) -> None:
+        """Have a client whose machine does not even acknowledge what it is sent taken for lost after so long."""
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        own = self._transport.get_extra_info("socket")
+        if option is not None and own is not None:
+            own.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
+
+    def abort(self) -> None:
+        """Cut the connection at once, whatever the client has not taken."""
+        self._transport.abort()
 
     def is_closing(self) -> bool:
         """Whether nothing can be written any more."""
@@ -100,6 +131,7 @@ class Connection(HttpToolsProtocol):
         self._overhead_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: Problem | None = None
+        self.lost_callback: Callable[[], None] | None = None
 
     # ---- what the transport tells ----
 
@@ -109,9 +141,11 @@ class Connection(HttpToolsProtocol):
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Forget the deadline, and tell who streams."""
         self._disarm()
         super().connection_lost(exc)
+        if self.lost_callback is not None:
+            self.lost_callback()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and see what the client owes afterwards; what follows a refusal is thrown away."""
@@ -140,7 +174,9 @@ class Connection(HttpToolsProtocol):
             raise _RefusedError
         super().on_headers_complete()
         if self.scope["method"] != "HEAD":  # its answer has no body that could take its head along
-            self.cycle.transport = AnswerTransport(self.transport, self.loop)  # type: ignore[assignment]
+            answer = AnswerTransport(self)
+            self.cycle.transport = answer  # type: ignore[assignment]
+            self.scope["state"]["answer"] = answer
         self._stage = "body"
         self._overhead_bytes = 0
         self.headers = []  # what comes from now on are trailers, and none of the request's headers

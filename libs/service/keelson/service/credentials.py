@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from keelson.access import Grants, Identity, NodeAccess, OrgAccess, PrincipalAccess, grants_of
+from keelson.access import Grants, Identity, NodeAccess, OrgAccess, PrincipalAccess, expiry_of, grants_of
 from keelson.access.grants import Kind
 from keelson.access.holders import Access
 from keelson.access.tokens import hash_token
@@ -48,10 +48,15 @@ class UnauthenticatedError(Exception):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks, and what they may as far as is known: for commands the handler's own read set has the last word."""
+    """Who asks, and what they may as far as is known: for commands the handler's own read set has the last word.
+
+    `token_hash` is that of the vault's credential, empty for others, and `expires_at` its end, if it has one.
+    """
 
     identity: Identity
     grants: Grants
+    token_hash: bytes = b""
+    expires_at: datetime | None = None
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -118,6 +123,14 @@ class Credentials:
             raise UnauthenticatedError
         return caller
 
+    async def ask(self, token_hash: bytes) -> Caller | None:
+        """Give the caller of a token's hash as of now, by a question that is asked after this call; None likewise."""
+        return await self._ask(token_hash)
+
+    def seconds_left(self, caller: Caller) -> float | None:
+        """Give how long a caller's credential is good yet, if nobody revokes it; None for one that does not expire."""
+        return None if caller.expires_at is None else (caller.expires_at - self._now()).total_seconds()
+
     def knows(self, token: str) -> bool:
         """Whether a token was good when it was last asked about."""
         return hash_token(token) in self._known
@@ -152,14 +165,14 @@ class Credentials:
     async def _ask(self, token_hash: bytes) -> Caller | None:
         asked_at = self._clock()
         row = await self._db.fetchrow(_READ_CREDENTIAL, token_hash)
-        caller = await self._caller_of(row) if row is not None else None
+        caller = await self._caller_of(row, token_hash) if row is not None else None
         if caller is None:
             self._known.pop(token_hash, None)
         else:
             _keep(self._known, token_hash, _Known(caller, asked_at), self._max_entries)
         return caller
 
-    async def _caller_of(self, row: Any) -> Caller | None:
+    async def _caller_of(self, row: Any, token_hash: bytes) -> Caller | None:
         if row["epoch"] != self._epoch:  # in another lineage the same seq may mean something else
             self._holders.clear()
             self._epoch = row["epoch"]
@@ -170,7 +183,7 @@ class Credentials:
         holder = await self._holder(row["holder_id"], _FOLDS[kind], row["seq"])
         access, ids = (holder.access, holder.ids) if holder is not None else (None, None)
         grants = grants_of(identity, access, ids, self._now())
-        return Caller(identity, grants) if grants is not None else None
+        return Caller(identity, grants, token_hash, expiry_of(identity, access)) if grants is not None else None
 
     async def _holder(self, holder_id: str, fold: type[Access], seq: int | None) -> _Holder | None:
         """Give the fold of an aggregate at this seq or later; it is read on from what is known of it."""

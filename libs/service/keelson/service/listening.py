@@ -11,11 +11,11 @@ LOST = Counter(
 CONNECTED = Gauge("keelson_listener_connected", "1 while the listener has a connection that listens", ("service",))
 
 
-def service_listener(name: str, settings: Settings, channel: str) -> Listener:
+def service_listener(name: str, settings: Settings, *channels: str) -> Listener:
     """Make the listener of the service of this name; whoever gets it runs it."""
     lost = LOST.labels(name)
     listener = Listener(
-        settings.listen_database_url, channel, application_name=f"keelson-{name}-listener", on_lost=lost.inc
+        settings.listen_database_url, *channels, application_name=f"keelson-{name}-listener", on_lost=lost.inc
     )
     CONNECTED.labels(name).set_function(lambda: listener.connected)
     return listener

@@ -22,6 +22,7 @@ _GUARDED = ("unauthenticated", "forbidden", "not_found", "rate_limited")
 
 JSON = "application/json"
 PROBLEM_JSON = MEDIA_TYPE.decode()
+EVENT_STREAM = "text/event-stream"
 
 
 class Header(NamedTuple):
@@ -74,7 +75,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     `problems` are the codes beyond those that any operation has. `gives` are headers that the answer always has,
     `may_give` those that it has when they were asked for, or that refusals have too. `conditional` operations answer
-    304, and `unready` is what a 503 holds in the place of a problem.
+    304, `streams` is what the answer is to who accepts server-sent events, and `unready` is what a 503 holds in the
+    place of a problem.
     """
 
     method: str
@@ -89,6 +91,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     gives: Sequence[str] = ()
     may_give: Sequence[str] = ()
     conditional: bool = False
+    streams: str | None = None
     unready: Any = None
     problems: Sequence[str] = ()
     tags: Sequence[str] = ()
@@ -221,6 +224,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     }
     if operation.response is not None:
         answer["content"] = {operation.media_type: {"schema": schemas.of(operation.response)}}
+    if operation.streams is not None:
+        answer["content"][EVENT_STREAM] = {"schema": {"type": "string", "description": operation.streams}}
     responses = {"200": answer}
     if operation.conditional:
         responses["304"] = {"description": "The client has it", "headers": answer["headers"]}

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from keelson.log.tail import LOG_CHANNEL
 from keelson.query.credential_routes import credential_endpoints
 from keelson.query.desired_routes import desired_endpoints
 from keelson.query.endpoints import Endpoint, not_built_routes, routes_of
+from keelson.query.feed.feed import Feed
 from keelson.query.freshness import Freshness
 from keelson.query.log_routes import log_endpoints
 from keelson.query.readiness import CHECKS
@@ -46,15 +48,17 @@ def build_app(settings: QuerySettings) -> Application:
 
 @asynccontextmanager
 async def open_resources(app: Application) -> AsyncIterator[None]:
-    """Open the pool and what reads by it; put `pool`, `freshness` and `rows` into the application's state."""
+    """Open the pool and what reads by it; put `pool`, `feed`, `freshness` and `rows` into the application's state."""
     settings: QuerySettings = app.state.settings
     async with service_pool(NAME, settings) as pool:
-        checkpoints = Checkpoints(pool, service_listener(NAME, settings, CHANNEL), app.state.epoch)
+        listener = service_listener(NAME, settings, CHANNEL, LOG_CHANNEL)
+        checkpoints = Checkpoints(pool, listener, app.state.epoch)
         app.state.pool = pool
+        app.state.feed = Feed(pool, listener, app.state.authenticator, settings, app.state.epoch)
         app.state.freshness = Freshness(pool, checkpoints)
         app.state.rows = RowReader(pool)
         async with (
-            background(checkpoints.run(), app.state.rows.run()),
             known_credentials(app.state.authenticator, pool),
+            background(checkpoints.run(), app.state.rows.run(), app.state.feed.run()),
         ):
             yield

@@ -6,12 +6,14 @@ from starlette.responses import Response
 
 from keelson.events.ids import read_aggregate_type
 from keelson.log.read import Filter
-from keelson.query.audit import EventItem, EventsPage, EventsQuery, read_events
+from keelson.query.audit import EventItem, EventsQuery, read_events
 from keelson.query.endpoints import Endpoint, read_query, reflecting
+from keelson.query.feed.endpoint import await_events, stream_events, wants_stream
+from keelson.query.feed.events import require_within
 from keelson.query.freshness import Floor, require_epoch
 from keelson.query.history import HistoryItem, read_history
 from keelson.query.parameters import (
-    NOT_BUILT_OF_EVENTS,
+    EventsHeaders,
     EventsParameters,
     HistoryParameters,
     NoParameters,
@@ -47,6 +49,19 @@ class ProjectionsPage(msgspec.Struct, frozen=True, kw_only=True):
     head: int
 
 
+_EVENTS = (
+    "Pages end where a command ends, may be empty, and then have a `next` all the same. With `wait`, an empty page is "
+    "held back until something matches, or the seconds are over. With `Accept: text/event-stream` it is the stream of "
+    "all that matches after `after` or `Last-Event-ID`, and has no `limit`, `order`, `since`, `until`, `wait` and "
+    "`min_position`."
+)
+_STREAM = (
+    "Server-sent events. `event`: an event, as in `items`, in order; its `id` stands on a command's last one that "
+    "matches, and is the cursor to resume from, as `Last-Event-ID` or `after`. `bookmark`: all that matches up to its "
+    "`id` was told. `resync`: cursors mean nothing any more, in the log's new epoch; begin anew."
+)
+
+
 def log_endpoints() -> list[Endpoint]:
     """Give all endpoints that read the log."""
     return [
@@ -54,10 +69,12 @@ def log_endpoints() -> list[Endpoint]:
             Operation(
                 method="GET",
                 path="/v1/events",
-                summary="The audit log",
-                description="Pages end where a command ends, may be empty, and then have a `next` all the same.",
+                summary="The audit log; as a stream, or waited for, the change feed",
+                description=_EVENTS,
                 parameters=EventsParameters,
+                headers=EventsHeaders,
                 response=EventsAnswer,
+                streams=_STREAM,
                 gives=("Keelson-Position",),
                 problems=("invalid", "not_supported", "bad_cursor", "cursor_expired", "not_yet"),
                 tags=("audit",),
@@ -94,14 +111,24 @@ def log_endpoints() -> list[Endpoint]:
 
 
 async def list_events(request: Request) -> Response:
-    """Answer a page of the audit log; the places asked for are checked against the head of the same snapshot."""
-    _refuse_feed(request)
-    parameters = read_query(request, EventsParameters, not_built=NOT_BUILT_OF_EVENTS)
+    """Answer a page of the audit log, at once or once there is something in it, or the stream of it.
+
+    The places asked for are checked against the head of the same snapshot.
+    """
+    parameters = read_query(request, EventsParameters)
     after = _read_after(parameters.after)
-    page = await read_events(request.app.state.pool, _events_query(parameters, after), reach=request.state.reach)
+    query = _events_query(parameters, after)
+    if wants_stream(request):
+        return stream_events(request, query.sought, after)
+    if parameters.wait is not None and parameters.order == "desc":
+        raise Problem("invalid", "`wait` is for what comes, in ascending order")
+    page = await read_events(request.app.state.pool, query, reach=request.state.reach)
     request.app.state.epoch.learn(page.epoch)
     _require_reached(parameters, page.head, page.epoch)
-    _require_within(after, page)
+    if after is not None:
+        require_within(after, page.epoch, page.head)
+    if parameters.wait is not None and not page.envelopes:
+        page = await await_events(request, query, page, parameters.wait)
     answer = EventsAnswer(
         items=[EventItem.of(envelope) for envelope in page.envelopes],
         next=page.next_cursor,
@@ -144,11 +171,6 @@ async def list_projections(request: Request) -> Response:
     return JsonResponse(page, headers=reflecting(standing.head))
 
 
-def _refuse_feed(request: Request) -> None:
-    if "text/event-stream" in request.headers.get("accept", "").lower() or "last-event-id" in request.headers:
-        raise Problem("not_supported", "The change feed is not built yet; page through with `after`")
-
-
 def _events_query(parameters: EventsParameters, after: Place | None) -> EventsQuery:
     return EventsQuery(
         after=None if after is None else after.position,
@@ -165,15 +187,6 @@ def _read_after(text: str | None) -> Place | None:
     if text is not None and place is None:
         raise Problem("bad_cursor", "`after` must be a position, or a cursor <epoch>-<position>")
     return place
-
-
-def _require_within(after: Place | None, page: EventsPage) -> None:
-    """Raise Problem `cursor_expired` for a cursor of another epoch, or beyond the head (F26, F30)."""
-    if after is None:
-        return
-    require_epoch(after, page.epoch)
-    if after.position > page.head:
-        raise Problem("cursor_expired", f"The cursor is beyond the head, which is {page.head}")
 
 
 def _require_reached(parameters: ReadParameters, head: int, epoch: str) -> None:

@@ -17,7 +17,6 @@ from keelson.views import Relation
 
 # What the API knows and this version has not built: answered 400 `not_supported`, never ignored.
 NOT_BUILT = ("as_of",)
-NOT_BUILT_OF_EVENTS = ("as_of", "wait")
 NOT_BUILT_OF_DESIRED = ("as_of", "wait", "after")
 NOT_BUILT_OF_ACTIVITY = ("as_of", "since", "until", "order", "after", "correlation_id")
 
@@ -68,6 +67,9 @@ class EventsParameters(ReadParameters, frozen=True, kw_only=True):
     """What the audit log takes. `after` is exclusive, and means below where the order is descending."""
 
     after: After | None = None
+    wait: (
+        Annotated[int, Meta(ge=1, le=MAX_WAIT_S, description="Wait so many seconds for something to match")] | None
+    ) = None
     limit: Limit = 100
     order: Literal["asc", "desc"] = "asc"
     org_id: str | None = None
@@ -83,6 +85,14 @@ class EventsParameters(ReadParameters, frozen=True, kw_only=True):
     correlation_id: str | None = None
     since: Time | None = None
     until: Time | None = None
+
+
+class EventsHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """What the change feed understands."""
+
+    last_event_id: Annotated[str, Meta(description="Of a stream: the last `id` that the client has had")] | None = (
+        msgspec.field(default=None, name="Last-Event-ID")
+    )
 
 
 class HistoryParameters(ReadParameters, frozen=True, kw_only=True):

@@ -18,6 +18,9 @@ PLACES = ("cursor", "after")
 # Positions are numbers, or numbers with an epoch; the service reads both from text.
 POSITIONS = ("min_position", "after")
 
+# What a listing does not ask: it goes from page to page to the end, and would only be held up there.
+NOT_OF_LISTINGS = ("wait",)
+
 Argument = tuple[str, str, str]  # the parameter's name, the argument's, its type
 
 
@@ -61,7 +64,9 @@ def _method(group: str, operation: Operation, source: Source) -> str:
     *_, last = segments = _segments(operation)
     name = "list" if segments == [group] else "get" if last.startswith("{") else last
     of_path = [_path_argument(group, segment) for segment in segments if segment.startswith("{")]
-    of_query = [_query_argument(field, source) for field in _fields(operation.parameters)]
+    of_query = [
+        _query_argument(field, source) for field in _fields(operation.parameters) if field.name not in NOT_OF_LISTINGS
+    ]
     waits = any(field.encode_name == "Prefer" for field in _fields(operation.headers))
     declared = [f"{argument}: {kind} = None" for _, argument, kind in of_query]
     declared += ["wait_s: int | None = None"] if waits else []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.sse import Frame, FrameError, FrameReader
+from support.frames import Frame, FrameError, FrameReader
 
 TEXT = (
     b'retry: 1200\n\nevent: event\ndata: {"position":1}\n\nid: e1-2\nevent: event\ndata: {"position":2}\n\n: \n\n'

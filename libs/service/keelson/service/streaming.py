@@ -1,0 +1,72 @@
+"""Answers that go on: a body written chunk by chunk, each within a time-out, and no more of it in memory than one.
+
+ASGI has no bound on what a send may take, tells of a client that left only who receives, and cannot cut a connection;
+so what streams writes the chunks of its body to the connection itself, between ASGI's start and end of the answer.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.types import Scope
+
+from keelson.service.connection import AnswerTransport
+
+# A client that vanished without a word is noticed so long after it should have taken something (F28).
+VANISHED_AFTER_S = 15.0
+
+
+class SlowClientError(Exception):
+    """A client did not take in time what it was sent."""
+
+
+class StreamedBody:
+    """The body of the answer to this request, whose start has been sent; used by one task."""
+
+    __slots__ = ("_answer", "is_sending")
+
+    def __init__(self, scope: Scope) -> None:
+        self._answer: AnswerTransport = scope["state"]["answer"]
+        self._answer.bound_silence(VANISHED_AFTER_S)
+        self.is_sending = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._answer.is_closing()
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Have this called when the client is gone."""
+        self._answer.on_lost(callback)
+
+    async def send(self, data: bytes, timeout_s: float) -> None:
+        """Send a chunk, and wait until the client has taken most of it. Raises SlowClientError; nothing if it is gone.
+
+        A timer costs as much as writing, so it is set only for a client that has to be waited for.
+        """
+        if self._answer.is_full:
+            await self._drain(timeout_s)
+        if self.is_lost:
+            return
+        self._answer.write_chunk(data)
+        if self._answer.is_full:
+            await self._drain(timeout_s)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._answer.abort()
+
+    async def _drain(self, timeout_s: float) -> None:
+        self.is_sending = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._answer.drain()
+        except TimeoutError:
+            raise SlowClientError from None
+        finally:
+            self.is_sending = False
+
+
+def forget_credential(scope: Scope) -> None:
+    """Forget the credential that a request came with: an answer may go on for days."""
+    headers = scope["headers"]
+    headers[:] = [each for each in headers if each[0] != b"authorization"]

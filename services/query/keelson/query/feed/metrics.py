@@ -1,0 +1,25 @@
+"""The metrics of the change feed."""
+
+from collections.abc import Callable
+
+from prometheus_client import Counter, Gauge
+
+STREAMS = Gauge("keelson_feed_streams", "Streams and long polls that are open")
+BYTES_SENT = Counter("keelson_feed_sent_bytes_total", "Bytes of frames told to streams")
+ENDED = Counter("keelson_feed_ended_total", "Streams that the service ended", ("why",))
+REFUSED = Counter("keelson_feed_refused_total", "Streams and long polls refused, because too many are open")
+CATCH_UPS = Counter("keelson_feed_catch_up_reads_total", "Statements for streams that are behind the ring")
+RING_EVENTS = Gauge("keelson_feed_ring_events", "Events that the ring holds")
+RING_BYTES = Gauge("keelson_feed_ring_bytes", "What they take, about")
+LAG = Gauge("keelson_feed_lag_events", "Events of the log that had not arrived in the ring at the last look")
+ARRIVED = Counter("keelson_feed_arrived_events_total", "Events of the log that arrived in the ring")
+
+# Why a service ends a stream.
+SLOW, RIGHTS, RESYNC, STOP = (ENDED.labels(why) for why in ("slow", "rights", "resync", "stop"))
+
+
+def watch_feed(streams: Callable[[], int], ring_events: Callable[[], int], ring_bytes: Callable[[], int]) -> None:
+    """Show what there is, from now on."""
+    STREAMS.set_function(streams)
+    RING_EVENTS.set_function(ring_events)
+    RING_BYTES.set_function(ring_bytes)

@@ -1,0 +1,134 @@
+"""One client's stream: an answer without end, whatever its source. The one driver of all streams.
+
+There is no queue and no second task for a client: at most one chunk is on its way to it, and the next is read when the
+client has taken it. A client that does not take it in time is cut off; its last cursor stays good (F28).
+"""
+
+import asyncio
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from keelson.log.database import UNAVAILABLE
+from keelson.query.feed import frames, metrics
+from keelson.query.feed.feed import Feed
+from keelson.query.feed.guard import Watch
+from keelson.query.feed.hub import Subscription
+from keelson.query.feed.source import Source
+from keelson.service.credentials import Caller
+from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential
+
+_HEADERS = (
+    (b"content-type", frames.MEDIA_TYPE.encode("ascii")),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
+
+# While the database is away, what is in the ring is told, and the rest is asked for this often.
+RETRY_S = 0.5
+
+
+class StreamResponse(Response):
+    """The answer that tells a client all that a source has to tell, until either leaves or must end."""
+
+    def __init__(self, feed: Feed, caller: Caller, source: Source) -> None:
+        self._feed = feed
+        self._caller = caller
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer. Raises Problem and UnauthenticatedError as long as nothing was answered."""
+        forget_credential(scope)
+        feed = self._feed
+        with (
+            feed.admitted(),
+            feed.hub.subscribe(self._source.sought) as subscription,
+            feed.guard.watching(self._caller, subscription.interrupt) as watch,
+        ):
+            await feed.guard.confirm(watch)
+            await self._source.begin(subscription)
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            if scope["method"] != "HEAD":
+                await _Telling(feed, self._source, subscription, watch, StreamedBody(scope)).run()
+            await send({"type": "http.response.body", "body": b""})
+
+
+class _Telling:
+    """The body of one stream, while it lasts."""
+
+    __slots__ = ("_body", "_feed", "_loop", "_said_at", "_source", "_subscription", "_watch")
+
+    def __init__(
+        self, feed: Feed, source: Source, subscription: Subscription, watch: Watch, body: StreamedBody
+    ) -> None:
+        self._feed = feed
+        self._source = source
+        self._subscription = subscription
+        self._watch = watch
+        self._body = body
+        self._loop = asyncio.get_running_loop()
+        self._said_at = self._loop.time()
+
+    async def run(self) -> None:
+        """Tell until the end, and say what the end is about."""
+        self._body.on_lost(self._subscription.interrupt)
+        self._watch.wake = self._end_at_once
+        try:
+            await self._say(frames.write_retry())
+            await self._tell()
+            await self._say_last_words()
+        except SlowClientError:
+            metrics.SLOW.inc()
+            self._body.abort()
+
+    async def _tell(self) -> None:
+        """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
+        is_placed = False
+        while not self._must_end:
+            data = await self._read()
+            if not await self._watch.settled() or self._must_end_now:
+                return  # what was read must not be told any more
+            if not data and (not is_placed or self._silent_for_s() >= self._feed.bookmark_interval_s):
+                data = self._source.bookmark() or (frames.COMMENT if is_placed else b"")
+                is_placed = True
+            if data:
+                await self._say(data)
+            elif not self._must_end:
+                await self._source.wait(max(self._feed.bookmark_interval_s - self._silent_for_s(), 0))
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._source.read()
+        except UNAVAILABLE:
+            await self._subscription.pause(RETRY_S)
+            return b""
+
+    async def _say_last_words(self) -> None:
+        """End with what the client needs to come back: the place that it is at, or that there is none any more."""
+        if not await self._watch.settled() or self._body.is_lost:
+            return
+        if self._subscription.resync is not None:
+            await self._say(frames.write_resync(self._subscription.resync.epoch, self._subscription.resync.reason))
+        elif last := self._source.bookmark():
+            await self._say(last)
+
+    async def _say(self, data: bytes) -> None:
+        await self._body.send(data, self._feed.send_timeout_s)
+        self._said_at = self._loop.time()
+
+    @property
+    def _must_end(self) -> bool:
+        return self._subscription.is_interrupted or self._must_end_now
+
+    @property
+    def _must_end_now(self) -> bool:
+        return self._watch.is_over or self._body.is_lost or self._subscription.resync is not None
+
+    def _silent_for_s(self) -> float:
+        return self._loop.time() - self._said_at
+
+    def _end_at_once(self) -> None:
+        """End for want of rights: a client that is being waited for is cut off, so that it takes no second longer."""
+        if self._body.is_sending:
+            self._body.abort()
+        self._subscription.interrupt()
