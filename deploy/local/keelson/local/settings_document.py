@@ -17,15 +17,16 @@ DECLARED: Mapping[str, str] = {
     "command": "keelson.command.settings:CommandSettings",
     "query": "keelson.query.settings:QuerySettings",
     "projector": "keelson.projector.settings:ProjectorSettings",
+    "agent": "keelson.agent.settings:AgentSettings",
     "cli": "keelson.cli.settings:CliSettings",
 }
 
 INTRODUCTION = """\
 # Settings
 
-Generated from the code by `make docs`; not edited by hand. Of the services, and of the command line (`keelson`, here
-`cli`); `python -m keelson.projector` with a command is told the same as the service. Those of `make run` are in
-[README.md](../README.md#settings-of-make-run).
+Generated from the code by `make docs`; not edited by hand. Of the services, of the node agent
+([agents.md](agents.md)), and of the command line (`keelson`, here `cli`); `python -m keelson.projector` with a command
+is told the same as the service. Those of `make run` are in [README.md](../README.md#settings-of-make-run).
 
 Settings are environment variables, read once at the start; an empty one counts as not set. All that is wrong is told at
 once, in one line that names each variable and what was expected, and the process ends with code 2. What it was given is
@@ -77,9 +78,11 @@ def _row(name: str, fields: Mapping[str, msgspec.structs.FieldInfo]) -> str:
 
 
 def _programs(fields: Mapping[str, Any]) -> str:
-    services = set(DECLARED) - {"cli"}
+    services = set(DECLARED) - {"agent", "cli"}
+    if set(DECLARED) <= set(fields):
+        return "all"
     if services <= set(fields):
-        return "all" if "cli" in fields else "services"
+        return ", ".join(["services", *(each for each in fields if each not in services)])
     return ", ".join(fields)
 
 

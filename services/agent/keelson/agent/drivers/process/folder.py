@@ -1,0 +1,110 @@
+"""An instance's folder: what it was started as, its secrets, and what it writes."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from keelson.agent.drivers.process.identity import Identity
+from keelson.agent.state import replace_file
+from keelson.client.reads.nodes import DesiredInstance
+
+LOGS = ("stdout.log", "stderr.log")
+# What the API takes for a secret's name; it is a file's name here, so nothing else is believed.
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_COPIED_AT_ONCE = 1024 * 1024
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an instance: what it is, its ports, and which process it is, if it was started."""
+
+    instance: DesiredInstance
+    ports: dict[str, int] = {}
+    leader: Identity | None = None
+    ready: bool = False
+
+
+class InstanceFolder:
+    """The folder of one instance; it and all in it are closed to other accounts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of its secrets: a file for each, named like it."""
+        return self.path / "secrets"
+
+    def make(self) -> None:
+        """Make it, if it is not there."""
+        self.path.mkdir(mode=0o700, exist_ok=True)
+
+    def read(self) -> Record | None:
+        """Give what was kept; None if nothing was, or what was cannot be read."""
+        try:
+            return msgspec.json.decode((self.path / "instance.json").read_bytes(), type=Record)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def write(self, record: Record) -> None:
+        """Keep it; not over the machine's end, which ends all processes too."""
+        replace_file(self.path / "instance.json", msgspec.json.encode(record), durable=False)
+
+    def open_log(self, name: str) -> int:
+        """Open one of its logs for the instance to append to; give the handle."""
+        return os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write_secrets(self, values: Mapping[str, str]) -> None:
+        """Keep its secrets, all or none. Raises ValueError for a name that cannot be a file's."""
+        if not all(map(_SECRET_NAME.fullmatch, values)):
+            raise ValueError("a secret's name cannot be a file's")
+        unfinished = self.path / "secrets.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        for name, value in values.items():
+            replace_file(unfinished / name, value.encode(), durable=False)
+        unfinished.rename(self.secrets)
+
+    def bound_logs(self, max_bytes: int) -> None:
+        """Begin each log that has grown over the bound anew, keeping the end of the old one beside it.
+
+        The instance goes on appending to the same file. What it writes in the moment between copy and cut is lost.
+        """
+        for name in LOGS:
+            _bound(self.path / name, max_bytes)
+
+    def remove(self) -> None:
+        """Remove it, the secrets first."""
+        shutil.rmtree(self.secrets, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def folders_in(path: Path) -> Iterator[InstanceFolder]:
+    """Give the instances' folders that are there."""
+    return (InstanceFolder(each) for each in sorted(path.iterdir()) if each.is_dir())
+
+
+def _bound(path: Path, max_bytes: int) -> None:
+    try:
+        with path.open("rb+") as log:
+            size = os.fstat(log.fileno()).st_size
+            if size <= max_bytes:
+                return
+            with contextlib.suppress(OSError):  # a disk that is full is no reason to let it grow
+                _keep(log.fileno(), size - max_bytes, path.with_name(f"{path.name}.1"))
+            log.truncate(0)
+    except OSError:
+        return
+
+
+def _keep(handle: int, start: int, path: Path) -> None:
+    """Copy what a file has from an offset on, as of now; the copy is there whole or not at all."""
+    size = os.fstat(handle).st_size
+    content = b"".join(
+        os.pread(handle, min(size - at, _COPIED_AT_ONCE), at) for at in range(start, size, _COPIED_AT_ONCE)
+    )
+    replace_file(path, content, durable=False)

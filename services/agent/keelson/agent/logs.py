@@ -1,0 +1,56 @@
+"""Logs: one JSON object a line on standard output, with constant event names, as the services log.
+
+What an exception says may quote data, such as a command's variables, and so is left out but for what the operating
+system says (F43). An agent has no database and no requests, and so none of what the services' logs do about those.
+"""
+
+import logging
+import sys
+import traceback
+from typing import BinaryIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def configure_logging(level: str, file: BinaryIO | None = None) -> None:
+    """Set logging up for this process; `level` is one of debug, info, warning, error. `file` is for tests."""
+    structlog.configure(
+        processors=[*_processors(), _render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.BytesLoggerFactory(file or sys.stdout.buffer),
+        cache_logger_on_first_use=file is None,
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Give where an exception came from and its type, and that of what led to it; of what it says only an OSError's."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    parts = [] if before is None else [describe(before), "which led to:"]
+    parts += (line.rstrip("\n") for line in traceback.format_tb(error.__traceback__))
+    said = f": {error}" if isinstance(error, OSError) else ""
+    parts.append(f"{type(error).__module__}.{type(error).__qualname__}{said}".removeprefix("builtins."))
+    if isinstance(error, BaseExceptionGroup):
+        parts += (describe(each) for each in error.exceptions)
+    return "\n".join(parts)
+
+
+def _processors() -> list[Processor]:
+    def name_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = "agent"
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        name_service,
+        structlog.processors.ExceptionRenderer(lambda exc_info: describe(exc_info[1])),
+    ]
+
+
+def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    return _encode(event)
