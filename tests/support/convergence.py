@@ -285,8 +285,8 @@ class ControlPlane:
         for each in (*action.relied_on, *action.instances):
             self._require(each)
         for each in action.instances:
-            replica = self.replicas[each.id]
-            if replica.desired != "running":
+            replica = self.replicas.get(each.id)
+            if replica is None or replica.desired != "running":
                 raise Refused("invalid_transition")
             replica.desired = "draining"
             event = InstanceDesiredStateChanged(desired_state="draining")

@@ -11,24 +11,26 @@ from keelson.scheduler.domain.rollout import standing_of
 MAX_MESSAGE = 500
 
 
-def advance(world: World, env: Env, overdue: Collection[str], unplaced: Mapping[str, int]) -> Iterator[SetDeployStatus]:
+def advance(
+    world: World, env: Env, overdue: Collection[str], unplaced: Mapping[str, int], going: Collection[str] = ()
+) -> Iterator[SetDeployStatus]:
     """Take an environment's open deploy on, if it is due; `unplaced` are its instances without room, by process."""
     deploy = world.deploys.get(env.deploy_id or "")
     if deploy is None:
         return
     if deploy.status == "queued":
         yield _say(deploy, "rolling", f"release {deploy.release_number} begins to roll")
-    elif has_arrived(world, env):
+    elif has_arrived(world, env, going):
         yield _say(deploy, "succeeded", f"all of release {deploy.release_number} is ready, and nothing else runs")
     elif deploy.id in overdue:
         message = _why(world, env, unplaced)
         yield _say(deploy, "failed", "the deploy came no further", message)
 
 
-def has_arrived(world: World, env: Env) -> bool:
-    """Whether what runs of an environment is its release, and all of it is ready."""
+def has_arrived(world: World, env: Env, going: Collection[str]) -> bool:
+    """Whether what runs of an environment is its release, and all of it is ready; nodes `going` offline are gone."""
     for workload in world.workloads_of(env.id).values():
-        standing = standing_of(world, workload)
+        standing = standing_of(world, workload, going)
         if any(each.revision.release_id != env.release_id for each in standing.running):
             return False
         if len(standing.ready) < standing.wanted:

@@ -1,6 +1,6 @@
 """Nodes that have fallen silent, those that are heard again, and what was on the lost ones."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from keelson.events.node import NodeState
 from keelson.scheduler.domain.actions import MAX_PARTS, EndLost, Seen, SetNodeState
@@ -25,12 +25,15 @@ def watch(world: World, signs: Signs) -> Iterator[SetNodeState]:
             yield _set(node, "offline", f"{LOST} {signs.silent_s:g} s")
 
 
-def end_lost(world: World) -> Iterator[EndLost]:
-    """End what was on nodes that are offline; it would hold their memory, and keep its environment, for ever."""
+def end_lost(world: World, returning: Collection[str]) -> Iterator[EndLost]:
+    """End what was on nodes that are offline; it would hold their memory, and keep its environment, for ever.
+
+    What is left on a node that is there again has not been lost after all.
+    """
     lost: dict[str, list[str]] = {}
     for workload in world.all_workloads():
         for instance in workload.instances.values():
-            if world.is_lost(instance):
+            if world.is_lost(instance) and instance.node_id not in returning:
                 lost.setdefault(instance.node_id, []).append(instance.id)
     for node_id, ids in sorted(lost.items()):
         node = world.nodes[node_id]

@@ -25,14 +25,17 @@ def plan(world: World, bounds: Bounds, signs: Signs) -> Plan:
     A plan is a step, not the whole way: what must wait for something to become ready is in a later one. A world in
     which everything is as it should be gives an empty plan.
     """
-    actions: list[AnyAction] = [*watch(world, signs), *end_lost(world)]
-    room = Room(world, signs.refusing)
+    states = [*watch(world, signs)]
+    going = {each.node.id for each in states if each.state == "offline"}
+    returning = {each.node.id for each in states} - going
+    actions: list[AnyAction] = [*states, *end_lost(world, returning)]
+    room = Room(world, signs.refusing | signs.silent)
     unplaced: dict[str, dict[str, int]] = {}
     for workload in world.all_workloads():
-        steps = roll(world, workload, bounds, room)
+        steps = roll(world, workload, bounds, room, going)
         actions += steps.actions
         if steps.unplaced:
             unplaced.setdefault(workload.env_id, {})[workload.process] = steps.unplaced
     for env_id, env in sorted(world.envs.items()):
-        actions += advance(world, env, signs.overdue, unplaced.get(env_id, {}))
+        actions += advance(world, env, signs.overdue, unplaced.get(env_id, {}), going)
     return Plan(actions, unplaced)

@@ -4,7 +4,7 @@ Everything is a rollout: a scaled process, another release, other variables or s
 away. Wanted are so many of the present revision; what is not that is outdated, and replaced.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -56,8 +56,11 @@ class Steps(NamedTuple):
     unplaced: int
 
 
-def standing_of(world: World, workload: Workload) -> Standing:
-    """Say how a process stands. While its environment is paused, what runs is current whatever its revision."""
+def standing_of(world: World, workload: Workload, going: Collection[str] = ()) -> Standing:
+    """Say how a process stands; nodes that are `going` offline count for gone.
+
+    While its environment is paused, what runs is current whatever its revision.
+    """
     env = world.envs.get(workload.env_id)
     revision = env.revisions.get(workload.process) if env else None
     wanted = env.replicas.get(workload.process, 0) if env and revision else 0
@@ -66,7 +69,7 @@ def standing_of(world: World, workload: Workload) -> Standing:
     for instance in workload.instances.values():
         if instance.desired != "running":
             continue
-        if world.is_lost(instance):
+        if world.is_lost(instance) or instance.node_id in going:
             lost += 1
         elif world.is_leaving(instance) or not (paused or instance.revision == revision):
             outdated.append(instance)
@@ -75,9 +78,9 @@ def standing_of(world: World, workload: Workload) -> Standing:
     return Standing(wanted, current, outdated, lost)
 
 
-def roll(world: World, workload: Workload, bounds: Bounds, room: Room) -> Steps:
+def roll(world: World, workload: Workload, bounds: Bounds, room: Room, going: Collection[str] = ()) -> Steps:
     """Go as far with a process as the bounds allow for now."""
-    standing = standing_of(world, workload)
+    standing = standing_of(world, workload, going)
     useless, ready = _surplus(standing, bounds)
     allocated, unplaced = _allocate(world, workload, standing, bounds, room)
     actions: list[AnyAction] = [*_drain(workload, standing, useless, ()), *allocated]
