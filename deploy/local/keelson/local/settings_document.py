@@ -17,6 +17,7 @@ DECLARED: Mapping[str, str] = {
     "command": "keelson.command.settings:CommandSettings",
     "query": "keelson.query.settings:QuerySettings",
     "projector": "keelson.projector.settings:ProjectorSettings",
+    "scheduler": "keelson.scheduler.settings:SchedulerSettings",
     "cli": "keelson.cli.settings:CliSettings",
 }
 
@@ -77,7 +78,7 @@ def _row(name: str, fields: Mapping[str, msgspec.structs.FieldInfo]) -> str:
 
 
 def _programs(fields: Mapping[str, Any]) -> str:
-    services = set(DECLARED) - {"cli"}
+    services = {"command", "query", "projector", "scheduler"}
     if services <= set(fields):
         return "all" if "cli" in fields else "services"
     return ", ".join(fields)
