@@ -68,6 +68,8 @@ def test_every_package_is_under_the_contracts() -> None:
         ("libs/views/keelson/views/__init__.py", "import time", "Events and views are pure"),
         ("libs/client/keelson/client/__init__.py", "import keelson.log", "The client"),
         (f"{DOMAIN}__init__.py", "import random", "The domain"),
+        ("services/scheduler/keelson/scheduler/domain/plan.py", "import time", "A plan of the scheduler"),
+        ("services/scheduler/keelson/scheduler/__init__.py", "import keelson.log", "What converges"),
     ],
 )
 def test_an_import_against_the_rules_is_found(copy: Path, module: str, planted: str, contract: str) -> None:

@@ -19,7 +19,7 @@ def test_the_committed_document_is_what_the_code_says() -> None:
 
 def test_every_setting_of_every_program_has_a_row() -> None:
     rows = re.findall(r"^\| `(KEELSON_\w+)` \| ([\w, ]+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    everyone = {"all": [*declared()], "services": ["command", "query", "projector"]}
+    everyone = {"all": [*declared()], "services": ["command", "query", "projector", "scheduler"]}
     said = {(name, program) for name, of in rows for each in of.split(", ") for program in everyone.get(each, [each])}
     assert said == {
         (variable_of(field.name), program)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from keelson.service.settings import Settings
+from keelson.service.settings import ServerSettings, Settings
 from keelson.settings import Port, Secret, SettingsError, unknown_in, with_password
 from keelson.settings.environment import MAX_FILE_BYTES
 
@@ -240,3 +240,11 @@ def test_variables_that_nobody_knows_are_told_with_what_may_be_meant() -> None:
         "KEELSON_OPERATOR_TOKEN_FIEL": "KEELSON_OPERATOR_TOKEN_FILE",
         "KEELSON_POOL_SZE": "KEELSON_POOL_SIZE",
     }
+
+
+def test_a_service_without_a_database_is_told_of_none() -> None:
+    class Plain(ServerSettings, frozen=True, kw_only=True):
+        port: Port = 8090
+
+    assert Plain.load({}).host == "127.0.0.1"
+    assert "KEELSON_DATABASE_URL" in unknown_in({"KEELSON_DATABASE_URL": "x"}, Plain)

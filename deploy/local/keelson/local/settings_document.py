@@ -17,6 +17,7 @@ DECLARED: Mapping[str, str] = {
     "command": "keelson.command.settings:CommandSettings",
     "query": "keelson.query.settings:QuerySettings",
     "projector": "keelson.projector.settings:ProjectorSettings",
+    "scheduler": "keelson.scheduler.settings:SchedulerSettings",
     "agent": "keelson.agent.settings:AgentSettings",
     "cli": "keelson.cli.settings:CliSettings",
 }

@@ -1,5 +1,7 @@
 """Events of instances: one replica of a process, on a node."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import msgspec
@@ -7,7 +9,9 @@ import msgspec
 from keelson.events.base import ClaimChange, Event, Release, Take
 from keelson.events.envelope import Ids
 from keelson.events.node import memory_of
-from keelson.events.release import Health, Port
+from keelson.events.release import Health, Port, Process
+
+_canonical = msgspec.json.Encoder(order="sorted").encode
 
 DesiredState = Literal["running", "draining", "stopped"]
 InstanceStatus = Literal["booting", "ready", "draining", "stopped", "failed"]
@@ -28,6 +32,24 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     health: Health | None = None
     variables: dict[str, str] = {}
+
+
+def resolve_spec(image: str, process: Process, variables: Mapping[str, str]) -> InstanceSpec:
+    """Give the spec of an instance of a process: what `instance.allocate` resolves it to, as of now."""
+    return InstanceSpec(
+        image=image,
+        command=process.command,
+        ports=process.ports,
+        cpu_millis=process.cpu_millis,
+        memory_bytes=process.memory_bytes,
+        health=process.health,
+        variables=dict(variables),
+    )
+
+
+def hash_of(spec: InstanceSpec) -> str:
+    """Give the SHA-256, in hex, of a spec's canonical encoding: equal for equal specs, whoever resolved them."""
+    return hashlib.sha256(_canonical(spec)).hexdigest()
 
 
 class Endpoint(msgspec.Struct, frozen=True):

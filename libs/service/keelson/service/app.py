@@ -23,7 +23,7 @@ from keelson.service.loop_delay import keep_measuring
 from keelson.service.metrics import HttpMetrics, show_metrics, watch_service
 from keelson.service.openapi import Operation, build_openapi
 from keelson.service.routing import Route
-from keelson.service.settings import Settings
+from keelson.service.settings import ServerSettings
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class Application(Starlette):
         self,
         *,
         name: str,
-        settings: Settings,
+        settings: ServerSettings,
         routes: Sequence[BaseRoute],
         authenticator: Authenticator,
         lifespan: Callable[["Application"], AbstractAsyncContextManager[None]],
@@ -97,7 +97,7 @@ class Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put the boundary in the place of Starlette's own layers, all of whose work it does."""
-        settings: Settings = self.state.settings
+        settings: ServerSettings = self.state.settings
         return Boundary(
             self.router,
             authenticator=self.state.authenticator,
@@ -148,7 +148,7 @@ async def _run_within(app: Any) -> AsyncIterator[None]:
 def create_app(
     *,
     name: str,
-    settings: Settings,
+    settings: ServerSettings,
     routes: Sequence[BaseRoute],
     authenticator: Authenticator,
     lifespan: Callable[[Application], AbstractAsyncContextManager[None]],

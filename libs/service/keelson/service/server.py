@@ -21,7 +21,7 @@ from keelson.service.app import Application
 from keelson.service.connection import Connection
 from keelson.service.lifecycle import is_refusal, leaves_of
 from keelson.service.logs import configure_logging
-from keelson.service.settings import Settings
+from keelson.service.settings import ServerSettings
 from keelson.settings import SettingsError, unknown_in
 
 # Longer than clients and proxies keep idle connections, so that it is never the server that closes one just in use.
@@ -32,7 +32,7 @@ COLLECTED_AFTER = (20_000, 20, 20)
 # Resources close within their own bounds; if they do not, the process ends anyway.
 CLOSING_S = 5.0
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=ServerSettings)
 
 _log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ def run(settings_type: type[S], build: Callable[[S], Application]) -> int:
     return serve(build(settings), settings, unknown_in(os.environ, settings_type))
 
 
-def serve(app: Application, settings: Settings, unknown: Mapping[str, str | None] | None = None) -> int:
+def serve(app: Application, settings: ServerSettings, unknown: Mapping[str, str | None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, or until the service fails; give the process's exit code.
 
     A signal ends readiness; after `drain_delay_s`, in which requests are still accepted and answered, the service stops
@@ -83,7 +83,7 @@ def _exit_code(app: Application) -> int:
 class Server(uvicorn.Server):
     """uvicorn, but for its signals: it ends a process by the signal that it got, and forces only on SIGINT."""
 
-    def __init__(self, app: Application, settings: Settings) -> None:
+    def __init__(self, app: Application, settings: ServerSettings) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

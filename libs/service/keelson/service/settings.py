@@ -1,38 +1,32 @@
-"""The settings that all services have in common."""
+"""The settings that all services have in common, and those of services that work in the database."""
 
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from keelson.settings import DatabaseSettings, DatabaseUrl, OperatorToken, Port, Seconds, holds_password, with_password
+from keelson.settings import (
+    DatabasePassword,
+    DatabaseUrl,
+    DeclaredSettings,
+    OperatorToken,
+    Port,
+    Seconds,
+    WorkDatabase,
+    complete_url,
+    holds_password,
+    with_password,
+)
 
 
-class Settings(DatabaseSettings, frozen=True, kw_only=True):
-    """What all services have in common; a service adds its fields in a subclass."""
+class ServerSettings(DeclaredSettings, frozen=True, kw_only=True):
+    """What every service is told of how it is reached and how it stops; a service adds its fields in a subclass."""
 
-    listen_database_url: Annotated[
-        DatabaseUrl,
-        Meta(
-            description="the database for LISTEN, by a connection of its own, best a direct one; by default the other"
-        ),
-    ] = ""
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port to listen on")]
-    operator_token: OperatorToken = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="what is less than that is not logged")
     ] = "info"
-    pool_size: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=1000,
-            description="connections to the database at most; a listener, and the writer of `command`, come on top",
-        ),
-    ] = 10
-    acquire_timeout_s: Annotated[Seconds, Meta(description="wait for one of the pool's connections")] = 2.0
-    statement_timeout_s: Annotated[Seconds, Meta(description="what a statement may take")] = 5.0
     rate_limit_per_s: Annotated[
         float,
         Meta(
@@ -54,9 +48,34 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     ] = 0.0
     shutdown_grace_s: Annotated[Seconds, Meta(description="after that, what requests in flight may take")] = 10.0
 
+
+class Settings(ServerSettings, frozen=True, kw_only=True):
+    """What all services that work in the database are told besides."""
+
+    database_url: WorkDatabase
+    database_password: DatabasePassword = ""
+    listen_database_url: Annotated[
+        DatabaseUrl,
+        Meta(
+            description="the database for LISTEN, by a connection of its own, best a direct one; by default the other"
+        ),
+    ] = ""
+    operator_token: OperatorToken = ""
+    pool_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="connections to the database at most; a listener, and the writer of `command`, come on top",
+        ),
+    ] = 10
+    acquire_timeout_s: Annotated[Seconds, Meta(description="wait for one of the pool's connections")] = 2.0
+    statement_timeout_s: Annotated[Seconds, Meta(description="what a statement may take")] = 5.0
+
     def __post_init__(self) -> None:
         listen_url = self.listen_database_url
         if listen_url and self.database_password and not holds_password(listen_url):
             listen_url = with_password(listen_url, self.database_password)
-        super().__post_init__()
-        msgspec.structs.force_setattr(self, "listen_database_url", listen_url or self.database_url)
+        url = complete_url(self.database_url, self.database_password)
+        msgspec.structs.force_setattr(self, "database_url", url)
+        msgspec.structs.force_setattr(self, "listen_database_url", listen_url or url)

@@ -6,6 +6,7 @@ for commands and events.
 
 from keelson.settings.database import holds_password, with_password
 from keelson.settings.declared import (
+    DatabasePassword,
     DatabaseSettings,
     DatabaseUrl,
     DeclaredSettings,
@@ -15,6 +16,8 @@ from keelson.settings.declared import (
     Secret,
     SettingsError,
     Token,
+    WorkDatabase,
+    complete_url,
     is_secret,
     unknown_in,
 )
@@ -22,6 +25,7 @@ from keelson.settings.environment import variable_of
 from keelson.settings.words import expected_of
 
 __all__ = (
+    "DatabasePassword",
     "DatabaseSettings",
     "DatabaseUrl",
     "DeclaredSettings",
@@ -31,6 +35,8 @@ __all__ = (
     "Secret",
     "SettingsError",
     "Token",
+    "WorkDatabase",
+    "complete_url",
     "expected_of",
     "holds_password",
     "is_secret",

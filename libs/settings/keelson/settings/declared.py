@@ -28,6 +28,10 @@ DatabaseUrl = Annotated[
     str,
     Meta(pattern="^postgres(ql)?://", extra={**_SECRET, "expected": database.EXPECTED, "check": database.check_url}),
 ]
+WorkDatabase = Annotated[DatabaseUrl, Meta(description="the database, and the role to work in it as")]
+DatabasePassword = Annotated[
+    Secret, Meta(description="the role's password, unless the URL holds one; from a file, it need not be encoded")
+]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=3600, extra={"unit": "seconds"})]
 
@@ -72,19 +76,20 @@ class DeclaredSettings(msgspec.Struct, frozen=True, kw_only=True):
 class DatabaseSettings(DeclaredSettings, frozen=True, kw_only=True):
     """What every program that works in the database is told of it."""
 
-    database_url: Annotated[DatabaseUrl, Meta(description="the database, and the role to work in it as")]
-    database_password: Annotated[
-        Secret, Meta(description="the role's password, unless the URL holds one; from a file, it need not be encoded")
-    ] = ""
+    database_url: WorkDatabase
+    database_password: DatabasePassword = ""
 
     def __post_init__(self) -> None:
-        if not self.database_password:
-            return
-        if database.holds_password(self.database_url):
-            raise ValueError(f"{variable_of('database_password')}: {variable_of('database_url')} holds a password too")
-        msgspec.structs.force_setattr(
-            self, "database_url", database.with_password(self.database_url, self.database_password)
-        )
+        msgspec.structs.force_setattr(self, "database_url", complete_url(self.database_url, self.database_password))
+
+
+def complete_url(url: str, password: str) -> str:
+    """Give a database's URL with the password that was given apart from it. Raises ValueError if it has one already."""
+    if not password:
+        return url
+    if database.holds_password(url):
+        raise ValueError(f"{variable_of('database_password')}: {variable_of('database_url')} holds a password too")
+    return database.with_password(url, password)
 
 
 def is_secret(type_: Any) -> bool:

@@ -1,6 +1,5 @@
 """Instances: replicas of processes, placed on nodes, which report how they are."""
 
-import hashlib
 from typing import Annotated
 
 import msgspec
@@ -22,13 +21,11 @@ from keelson.events.instance import (
     DesiredState,
     InstanceAllocated,
     InstanceDesiredStateChanged,
-    InstanceSpec,
     InstanceStatus,
     InstanceStatusChanged,
+    hash_of,
+    resolve_spec,
 )
-from keelson.events.release import Process
-
-_canonical = msgspec.json.Encoder(order="sorted").encode
 
 ReasonCode = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$(?!\n)", description="lower case, with underscores")]
 
@@ -89,7 +86,7 @@ async def allocate_instance(tx: Transaction, command: AllocateInstance) -> Insta
         raise Refusal("node_not_active", f"the node {node.id} takes no instances: it is not active")
     release = await tx.get(Release, env.state.release_id)
     process = release.state.processes[command.process]
-    spec = _resolve(release, process, env)
+    spec = resolve_spec(release.state.image, process, env.state.variables)
     instance_id = await tx.new_id(Instance, command.instance_id)
     limit_memory(tx, node, node.state.memory_bytes)
     allocated = InstanceAllocated(
@@ -98,7 +95,7 @@ async def allocate_instance(tx: Transaction, command: AllocateInstance) -> Insta
         release_number=release.state.number,
         secret_version=await _secret_version(tx, env) if process.needs_secrets else None,
         spec=spec,
-        spec_hash=hashlib.sha256(_canonical(spec)).hexdigest(),
+        spec_hash=hash_of(spec),
     )
     tx.create(Instance, instance_id, msgspec.structs.replace(env.ids, node_id=node.id), allocated)
     return InstanceResult(instance_id)
@@ -131,19 +128,6 @@ async def report_status(tx: Transaction, command: ReportStatus) -> InstanceResul
         raise Refusal("wrong_endpoints", f"instance {instance.id} has endpoints of exactly these ports: {ports}")
     tx.append(instance, report)
     return InstanceResult(instance.id)
-
-
-def _resolve(release: Aggregate[Release], process: Process, env: Aggregate[Env]) -> InstanceSpec:
-    """Give all that a node must know to run the process, but for its secrets."""
-    return InstanceSpec(
-        image=release.state.image,
-        command=process.command,
-        ports=process.ports,
-        cpu_millis=process.cpu_millis,
-        memory_bytes=process.memory_bytes,
-        health=process.health,
-        variables=env.state.variables,
-    )
 
 
 async def _secret_version(tx: Transaction, env: Aggregate[Env]) -> int | None:

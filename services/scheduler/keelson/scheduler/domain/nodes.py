@@ -1,0 +1,55 @@
+"""Nodes that have fallen silent, those that are heard again, and what was on the lost ones."""
+
+from collections.abc import Collection, Iterator
+
+from keelson.events.node import NodeState
+from keelson.scheduler.domain.actions import MAX_PARTS, EndLost, Seen, SetNodeState
+from keelson.scheduler.domain.model import LOST, Node, World
+from keelson.scheduler.domain.signs import Signs
+
+# A node that is disabled takes nothing and keeps what it has; nobody waits for its heartbeats.
+_WATCHED = ("active", "draining")
+
+
+def watch(world: World, signs: Signs) -> Iterator[SetNodeState]:
+    """Say which nodes are lost, and which are there again, as they were before.
+
+    When all have fallen silent at once, it is the way to them that is broken, and there would be nowhere to go: then
+    none is lost.
+    """
+    for node_id, node in sorted(world.nodes.items()):
+        if node.was_lost and node_id in signs.heard:
+            state: NodeState = "draining" if node.before == "draining" else "active"
+            yield _set(node, state, "heartbeats arrive again")
+        elif node.state in _WATCHED and node_id in signs.silent and signs.heard:
+            yield _set(node, "offline", f"{LOST} {signs.silent_s:g} s")
+
+
+def end_lost(world: World, returning: Collection[str]) -> Iterator[EndLost]:
+    """End what was on nodes that are offline; it would hold their memory, and keep its environment, for ever.
+
+    What is left on a node that is there again has not been lost after all.
+    """
+    lost: dict[str, list[str]] = {}
+    for workload in world.all_workloads():
+        for instance in workload.instances.values():
+            if world.is_lost(instance) and instance.node_id not in returning:
+                lost.setdefault(instance.node_id, []).append(instance.id)
+    for node_id, ids in sorted(lost.items()):
+        node = world.nodes[node_id]
+        yield EndLost(
+            node=Seen(node.id, node.seq),
+            instance_ids=tuple(ids[: MAX_PARTS - 1]),
+            reason=f"node {node.id} is offline: {node.message or 'no message'}"[:500],
+            cause=node.moved,
+        )
+
+
+def _set(node: Node, state: NodeState, message: str) -> SetNodeState:
+    return SetNodeState(
+        node=Seen(node.id, node.seq),
+        state=state,
+        message=message,
+        reason=message,
+        cause=node.moved,
+    )
