@@ -40,9 +40,9 @@ down: ## stop the containers; data and secrets stay in their volumes
 logs: ## follow what the containers log
 	docker compose logs --follow --tail 100
 
-SCALED := $(foreach each,command projector query,$(if $($(each)),$(each)))
-scale: ## run so many replicas: make scale command=2 query=3 projector=2
-	@[ -n "$(SCALED)" ] || { echo "say how many: make scale command=2 query=3 projector=2" >&2; exit 2; }
+SCALED := $(foreach each,command projector query scheduler,$(if $($(each)),$(each)))
+scale: ## run so many replicas: make scale command=2 query=3 projector=2 scheduler=2
+	@[ -n "$(SCALED)" ] || { echo "say how many: make scale command=2 query=3 projector=2 scheduler=2" >&2; exit 2; }
 	docker compose up --detach --wait --no-deps --no-recreate $(foreach each,$(SCALED),--scale $(each)=$($(each))) $(SCALED)
 
 roll: ## replace replicas one by one, losing no request: make roll service=command

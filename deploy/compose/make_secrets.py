@@ -37,7 +37,12 @@ FILES: dict[tuple[str, int], dict[str, str]] = {
     # It may not read who holds which credential: it knows the operator by the token itself.
     ("projector", SERVICE_UID): {"database_password": "projector", "operator_token": "operator"},
     ("query", SERVICE_UID): {"database_password": "query"},
+    ("scheduler-principal", SERVICE_UID): {"database_password": "command", "operator_token": "scheduler"},
+    # It has no database: a credential of its own is all that it acts by.
+    ("scheduler", SERVICE_UID): {"token": "scheduler"},
 }
+# What is a token of the API, and so has its form.
+TOKENS = ("operator", "scheduler")
 
 
 def make_secrets(folder: Path) -> None:
@@ -61,12 +66,12 @@ def _make(name: str) -> str:
     """Make a secret; the master key of secrets in the vault has a name, by which it is known when it is exchanged."""
     if name == "masters":
         return f"first:{base64.b64encode(secrets.token_bytes(32)).decode()}"
-    return new_token() if name == "operator" else secrets.token_urlsafe(32)
+    return new_token() if name in TOKENS else secrets.token_urlsafe(32)
 
 
 def _is_fit(name: str, text: str) -> bool:
     """Say whether what an earlier version made can still be used: a token of another form is nobody's."""
-    return name != "operator" or is_token(text)
+    return name not in TOKENS or is_token(text)
 
 
 def _write(file: Path, text: str, uid: int) -> None:

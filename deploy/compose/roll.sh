@@ -6,8 +6,8 @@ set -eu
 service=${1:-}
 case $service in
 command | query) network=front ;;
-projector) network= ;; # nobody sends it requests
-*) echo "say which: make roll service=command (or projector, query)" >&2 && exit 2 ;;
+projector | scheduler) network= ;; # nobody sends them requests
+*) echo "say which: make roll service=command (or projector, query, scheduler)" >&2 && exit 2 ;;
 esac
 
 # The command line is repeated until it succeeds, for a minute at most.

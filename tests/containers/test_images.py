@@ -7,14 +7,15 @@ import pytest
 
 from support.containers import SERVICES, Composed, Container, is_healthy, wait_until
 
-IMAGES = ("command", "projector", "query", "cli")
+IMAGES = ("command", "projector", "query", "scheduler", "cli")
 BASE = "python:3.13-slim-trixie"
 ABOVE_BASE_MB = 120
 READY_S, IDLE_MIB = 10.0, 80
 # What an image may hold of this repository; `keelson.` is one namespace.
 SHARED = {"access", "events", "log", "settings"}
 OF_SERVICES = SHARED | {"service", "views"}
-HOLDS = {name: {name, *(SHARED if name == "cli" else OF_SERVICES)} for name in IMAGES}
+BESIDES = {"cli": SHARED, "scheduler": SHARED | {"service", "client"}}
+HOLDS = {name: {name, *BESIDES.get(name, OF_SERVICES)} for name in IMAGES}
 
 _LIST = """
 import json, pathlib, keelson
@@ -91,6 +92,7 @@ def test_no_secret_is_in_what_the_engine_or_the_logs_show(stack: Composed) -> No
     )
     files: dict[str, str] = json.loads(found)
     assert files["bootstrap/operator_token"] == stack.operator_token
+    assert files["scheduler/token"] == files["scheduler-principal/operator_token"] != stack.operator_token
     assert {"command/idempotency_secret", "command/secret_keys", "command/digest_key"} < files.keys()
     # A key has a name before it, which is no secret.
     secrets = {text.rpartition(":")[2] for text in files.values()}

@@ -26,7 +26,7 @@ from support.waiting import free_port
 # What the SDK gives has no types.
 Container: TypeAlias = Any
 
-SERVICES = ("command", "projector", "query")
+SERVICES = ("command", "projector", "query", "scheduler")
 DATABASE_PORT = 5432
 BUILD_S, COMPOSE_S = 900.0, 240.0
 

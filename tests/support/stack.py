@@ -17,7 +17,7 @@ from support.waiting import eventually, free_port
 
 @dataclass
 class Stack:
-    """Processes of the three services on free ports, against one database."""
+    """Processes of the services on free ports, against one database."""
 
     server: Postgres
     database: Database
@@ -25,10 +25,11 @@ class Stack:
     commands: list[Child] = field(default_factory=list)
     projectors: list[Child] = field(default_factory=list)
     queries: list[Child] = field(default_factory=list)
+    schedulers: list[Child] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Child]:
         """Go over all processes of services."""
-        return iter([*self.commands, *self.projectors, *self.queries])
+        return iter([*self.commands, *self.projectors, *self.queries, *self.schedulers])
 
     async def kill(self, process: Child) -> None:
         """End a service by SIGKILL and return when it is gone."""
@@ -77,6 +78,7 @@ async def running_stack(
     commands: int = 1,
     projectors: int = 1,
     queries: int = 1,
+    schedulers: int = 0,
     environ_of: Callable[[str], Mapping[str, str]] = lambda _name: {},
     **settings: str | int,
 ) -> AsyncIterator[Stack]:
@@ -95,6 +97,7 @@ async def running_stack(
         _child("projector", n, logs, database_url=database.projector_dsn, **shared) for n in range(projectors)
     ]
     stack.queries = [_child("query", n, logs, database_url=database.query_dsn, **shared) for n in range(queries)]
+    stack.schedulers = [_scheduler(stack, n, logs, **settings) for n in range(schedulers)]
     try:
         for process in stack:
             process.environ = {**process.environ, **environ_of(process.name)}
@@ -104,6 +107,11 @@ async def running_stack(
     finally:
         for process in stack:
             await process.stop(grace_s=5.0)
+
+
+def _scheduler(stack: Stack, number: int, logs: Path, **settings: str | int) -> Child:
+    urls = {"command_url": stack.commands[0].url, "query_url": stack.queries[0].url}
+    return _child("scheduler", number, logs, **urls, token=stack.operator_token, **settings)
 
 
 def _child(service: str, number: int, logs: Path, **settings: str | int) -> Child:

@@ -85,15 +85,16 @@ def test_each_alert_is_seen_to_fire_and_not_to(name: str) -> None:
 
 def test_each_alert_says_how_urgent_it_is_and_where_to_read_on() -> None:
     rules = re.split(r"^ +- alert: ", ALERTS, flags=re.MULTILINE)[1:]
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     headings = {
-        title.lower().replace(" ", "-").replace(",", "") for title in re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+        f"{page}.md#{title.lower().replace(' ', '-').replace(',', '')}"
+        for page in ("operations", "scheduler")
+        for title in re.findall(r"^#+ (.*)$", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert len(rules) == len(set(NAMES)) >= 16
     for rule in rules:
         assert re.search(r"labels: \{severity: (page|ticket)\}", rule), rule
         assert re.search(r"summary: .+\n +description: .+", rule), rule
-        [anchor] = re.findall(r"runbook: docs/operations\.md#(\S+)", rule)
+        [anchor] = re.findall(r"runbook: docs/(\S+)", rule)
         assert anchor in headings
 
 
@@ -174,11 +175,16 @@ async def assert_all_is_shown(stack: Stack, prometheus: Prometheus) -> None:
 async def test_what_is_asked_of_prometheus_is_answered_by_what_runs(
     cluster: Cluster, database: Database, tmp_path: Path
 ) -> None:
-    async with running_stack(cluster, database, tmp_path) as stack:
+    async with running_stack(cluster, database, tmp_path, schedulers=1) as stack:
         texts = await exposed(stack)
         for text in texts:
             assert promtool("check", "metrics", stdin=text) == ""
-        services = {"command": stack.commands, "query": stack.queries, "projector": stack.projectors}
+        services = {
+            "command": stack.commands,
+            "query": stack.queries,
+            "projector": stack.projectors,
+            "scheduler": stack.schedulers,
+        }
         targets = {name: [each.url.removeprefix("http://") for each in of] for name, of in services.items()}
         async with scraping(targets) as prometheus:
             rules = {rule["name"]: rule["query"] for rule in await prometheus.rules()}
@@ -191,7 +197,9 @@ async def test_what_is_asked_of_prometheus_is_answered_by_what_runs(
 
 
 def test_every_job_of_the_configuration_is_put_elsewhere_for_tests() -> None:
-    text = configuration({"command": ["a:1"], "query": ["b:2"], "projector": ["c:3", "d:4"]}, "1s")
+    text = configuration(
+        {"command": ["a:1"], "query": ["b:2"], "projector": ["c:3", "d:4"], "scheduler": ["e:5"]}, "1s"
+    )
     assert "dns_sd" not in text
-    assert re.findall(r"targets: \[(.*)\]", text) == ["a:1", "b:2", "c:3, d:4"]
+    assert re.findall(r"targets: \[(.*)\]", text) == ["a:1", "b:2", "c:3, d:4", "e:5"]
     assert text.count("_interval: 1s") == 2

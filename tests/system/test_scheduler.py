@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from keelson.client.reads.events import EventItem
 from keelson.client.reads.nodes import Node
 from keelson.local.child import Child, service_environ
 from support.database import Cluster, Database
+from support.repository import ROOT
 from support.stack import Stack, running_stack
 from support.tiny_agent import BROKEN, TinyAgent, tiny_agent
 from support.waiting import eventually, free_port
@@ -305,6 +307,19 @@ async def test_a_deploy_that_comes_no_further_fails_and_what_worked_works(platfo
     assert "exited, exit code 1" in row["message"]
     await platform.ready(env_id, 2, 1)
     judge(await platform.events())
+
+
+async def test_its_metrics_and_checks_are_those_of_its_page(platform: Platform) -> None:
+    scheduler = await platform.start_scheduler()
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{scheduler.url}/metrics") as response:
+            kinds = re.findall(r"^# TYPE (keelson_scheduler\S+) \S+$", await response.text(), re.MULTILINE)
+        async with session.get(f"{scheduler.url}/readyz") as response:
+            checks = (await response.json())["checks"]
+    page = (ROOT / "docs" / "scheduler.md").read_text(encoding="utf-8")
+    assert {each for each in kinds if not each.endswith("_created")} == set(re.findall(r"`(keelson_\w+)`", page))
+    assert set(checks) == set(re.findall(r"^\| `(\w+)` \| `", page, re.MULTILINE))
+    assert set(checks.values()) == {"ok"}
 
 
 async def test_without_room_it_says_so_in_its_metrics(platform: Platform) -> None:

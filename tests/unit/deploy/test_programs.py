@@ -41,6 +41,9 @@ def test_each_container_finds_what_is_its_own_and_nobody_else_can_read_it(
     of_roles = {made[f"{service}/database_password"] for service in ("command", "projector", "query")}
     assert len(of_roles | {made["postgres/superuser_password"], made["postgres/owner_password"]}) == 5
     assert {name for name in made if name.startswith("query/")} == {"query/database_password"}
+    assert {name for name in made if name.startswith("scheduler/")} == {"scheduler/token"}
+    assert made["scheduler/token"] == made["scheduler-principal/operator_token"] != made["bootstrap/operator_token"]
+    assert is_token(made["scheduler/token"])
     assert min(map(len, (text for name, text in made.items() if name != "complete"))) >= 40
     files = [path for path in tmp_path.rglob("*/*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o400}
@@ -119,6 +122,8 @@ def test_a_container_is_healthy_when_its_service_is_ready(
 def test_an_image_gets_the_libraries_that_its_service_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     members_of = runpy.run_path("deploy/image/members.py")["members_of"]
-    names = {service: {path.name for path in members_of(Path("services") / service)} for service in ("cli", "query")}
+    services = ("cli", "query", "scheduler")
+    names = {service: {path.name for path in members_of(Path("services") / service)} for service in services}
     assert names["cli"] == {"cli", "access", "events", "log", "settings"}
+    assert names["scheduler"] == {"scheduler", "access", "client", "events", "log", "service", "settings"}
     assert names["query"] == {"query", "access", "events", "log", "service", "settings", "views"}
