@@ -121,10 +121,8 @@ class Agent:
             position=desired.position,
             items=desired.items,
         )
-        if self._desired is not None and new.epoch != self._desired.epoch:
-            _log.warning("epoch_changed", epoch=new.epoch, before=self._desired.epoch)
-            self._reports.doubt()
-        elif self._desired is not None and new.version < self._desired.version:
+        before = self._desired
+        if before is not None and before.epoch == new.epoch and before.version > new.version:
             return
         self._desired = new
         try:
@@ -133,6 +131,9 @@ class Agent:
             _log.error("desired_not_kept", why=error.strerror)
         _log.info("desired_changed", version=new.version, instances=len(new.items))
         self._converge(new)
+        if before is not None and before.epoch != new.epoch:
+            _log.warning("epoch_changed", epoch=new.epoch, before=before.epoch)
+            self._reports.doubt()
 
     def _converge(self, desired: DesiredFile) -> None:
         observed = self._observe()
@@ -155,6 +156,7 @@ class Agent:
                 self._supervisors[key].stop()
             case End(key):
                 self._supervisors[key].end()
+                self._reports.forget(key)
             case SayStopped(key):
                 if not self._reports.has_said(key, "stopped"):
                     self._tell(ReportStatus(instance_id=key, status="stopped"))

@@ -5,13 +5,17 @@ system says (F43). An agent has no database and no requests, and so none of what
 """
 
 import logging
+import re
 import sys
 import traceback
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+# asyncio goes on with the arguments of a callback, or with a task and what it raised or gave.
+_ASYNCIO_SAYS = re.compile(r"[^\n(<]*")
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
@@ -24,6 +28,8 @@ def configure_logging(level: str, file: BinaryIO | None = None) -> None:
         logger_factory=structlog.BytesLoggerFactory(file or sys.stdout.buffer),
         cache_logger_on_first_use=file is None,
     )
+    logging.basicConfig(handlers=[_Forward()], level=level.upper(), force=True)
+    logging.captureWarnings(capture=True)
 
 
 def describe(error: BaseException) -> str:
@@ -54,3 +60,16 @@ def _processors() -> list[Processor]:
 
 def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
     return _encode(event)
+
+
+class _Forward(logging.Handler):
+    """Hands what libraries log to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.name == "asyncio" and (said := _ASYNCIO_SAYS.match(message)):
+            message = said[0].rstrip()
+        fields: dict[str, Any] = {"logger": record.name, "message": message}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        structlog.get_logger().log(max(record.levelno, logging.DEBUG), "library_logged", **fields)

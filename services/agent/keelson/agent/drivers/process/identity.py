@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -83,9 +83,10 @@ def read_sessions() -> Mapping[int, Sequence[Member]]:
     return sessions
 
 
-def pids() -> Iterator[int]:
+def pids() -> Sequence[int]:
     """Give the pids that there are."""
-    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal())
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdecimal()]
 
 
 def has_variable(pid: int, variable: str) -> bool:

@@ -1,0 +1,498 @@
+"""The process driver with real processes: what it starts, watches, ends, and finds again."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from keelson.agent.driver import Failure, StartError
+from keelson.agent.drivers.process import ProcessDriver, Rules
+from keelson.agent.drivers.process import driver as driver_module
+from keelson.agent.drivers.process.folder import InstanceFolder, Record
+from keelson.agent.drivers.process.group import Group
+from keelson.agent.drivers.process.identity import Identity, has_variable, pids
+from keelson.agent.drivers.process.run import ProcessRun
+from keelson.client.reads.envs import Health
+from keelson.client.reads.nodes import DesiredInstance
+from support.instances import MIB, SERVES, SLEEPS, STUBBORN, python, wanted
+from support.repository import ROOT
+from support.waiting import eventually
+
+SECRET = "the-canary-of-the-driver"
+
+
+@dataclass
+class Node:
+    """A driver on a folder, what it runs, and how often it asked for secrets."""
+
+    folder: Path
+    rules: Rules
+    revealed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.driver = ProcessDriver(self.folder, self.rules, self._reveal)
+
+    async def _reveal(self, instance_id: str) -> Mapping[str, str]:
+        self.revealed.append(instance_id)
+        return {"KEY": SECRET, "EMPTY": ""}
+
+    def again(self) -> "Node":
+        """Give what a next agent has: the folder, and nothing else."""
+        return Node(self.folder, self.rules)
+
+    def of(self, instance: DesiredInstance) -> InstanceFolder:
+        """Give an instance's folder."""
+        return InstanceFolder(self.folder / instance.instance_id)
+
+    def log(self, instance: DesiredInstance, name: str = "stdout.log") -> str:
+        """Give what an instance has written."""
+        return (self.of(instance).path / name).read_text()
+
+
+def left_of(number_or_id: str) -> list[int]:
+    """Give the pids of what runs of an instance."""
+    variable = f"KEELSON_INSTANCE_ID={number_or_id}"
+    return [pid for pid in pids() if has_variable(pid, variable)]
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    folder = tmp_path / "instances"
+    folder.mkdir()
+    node = Node(folder, Rules(node_id="node_1", host="127.0.0.1", root=tmp_path, watch_interval_s=0.05))
+    yield node
+    for path in folder.iterdir():
+        for pid in left_of(path.name):
+            os.kill(pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def watching(node: Node) -> AsyncIterator[None]:
+    """Let the driver hold its bounds."""
+    task = asyncio.create_task(node.driver.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def ended(run: ProcessRun, timeout_s: float = 10.0) -> Failure:
+    async with asyncio.timeout(timeout_s):
+        return await run.wait_until_ended()
+
+
+async def test_a_command_is_told_what_it_needs_and_nothing_of_the_agent(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEELSON_ENROLLMENT_TOKEN", "the agent's own")
+    code = "import json, os; print(json.dumps([dict(os.environ), os.getcwd(), os.getsid(0) == os.getpid()]))"
+    instance = wanted(
+        command=python(code),
+        ports=["http", "side-door"],
+        variables={"MODE": "fast", "KEELSON_RELEASE": "a lie", "LC_CTYPE": "C.UTF-8"},
+    )
+    run = await node.driver.start(instance)
+    assert (await ended(run)).exit_code == 0
+    environ, folder, leads_session = json.loads(node.log(instance))
+    assert (folder, leads_session) == (str(tmp_path), True)
+    assert environ == {
+        "PATH": os.environ["PATH"],
+        "MODE": "fast",
+        "LC_CTYPE": "C.UTF-8",
+        "PORT_HTTP": str(run.endpoints["http"].port),
+        "PORT_SIDE_DOOR": str(run.endpoints["side-door"].port),
+        "KEELSON_INSTANCE_ID": instance.instance_id,
+        "KEELSON_ENV_ID": instance.env_id,
+        "KEELSON_PROCESS": "web",
+        "KEELSON_NODE_ID": "node_1",
+        "KEELSON_RELEASE": "7",
+        "KEELSON_SECRETS_DIR": str(node.of(instance).secrets),
+    }
+
+
+async def test_secrets_are_files_for_the_owner_alone_asked_for_once_and_removed_at_the_end(node: Node) -> None:
+    code = "import os, pathlib; print(pathlib.Path(os.environ['KEELSON_SECRETS_DIR'], 'KEY').read_text())"
+    instance = wanted(command=python(code), secret_version=3)
+    for _ in range(2):
+        run = await node.driver.start(instance)
+        await ended(run)
+        await run.stop(0.0)
+    assert node.log(instance).split() == [SECRET, SECRET]
+    assert node.revealed == [instance.instance_id]
+    folder = node.of(instance)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder.path, *folder.path.rglob("*")]}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    told = [path.name for path in modes if path.is_file() and SECRET in path.read_text()]
+    assert sorted(told) == ["KEY", "stdout.log"]  # the command told it itself
+    node.driver.discard(instance.instance_id)
+    assert not folder.path.exists()
+    node.driver.discard(instance.instance_id)
+
+
+async def test_secrets_that_were_written_half_are_not_believed(node: Node) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    (node.of(instance).path / "secrets.new").mkdir(parents=True)
+    (node.of(instance).path / "secrets.new" / "KEY").write_text("half")
+    await node.driver.start(instance)
+    assert (node.of(instance).secrets / "KEY").read_text() == SECRET
+    assert not (node.of(instance).path / "secrets.new").exists()
+
+
+async def test_a_secret_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
+    folder = InstanceFolder(tmp_path)
+    with pytest.raises(ValueError, match="file"):
+        folder.write_secrets({"../elsewhere": "x"})
+    assert not (tmp_path.parent / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"command": ["/no/such/program"]}, "FileNotFoundError"),
+        ({"command": ["/etc/passwd"]}, "PermissionError"),
+        ({"command": ["true"], "variables": {"A=B": "C"}}, "cannot be handed"),
+    ],
+)
+async def test_what_cannot_be_started_says_why_and_leaves_nothing(
+    node: Node, fields: dict[str, Any], said: str
+) -> None:
+    instance = wanted(ports=["http"], **fields)
+    with pytest.raises(StartError) as error:
+        await node.driver.start(instance)
+    assert error.value.failure.reason_code == "start_failed"
+    assert said in (error.value.failure.message or "")
+    assert not left_of(instance.instance_id)
+    [recovered] = node.again().driver.recover()
+    assert recovered.run is None
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [("raise SystemExit(3)", 3, None), ("import os; os.kill(os.getpid(), 9)", 137, "SIGKILL")],
+)
+async def test_how_it_ended_is_told(node: Node, code: str, exit_code: int, said: str | None) -> None:
+    failure = await ended(await node.driver.start(wanted(command=python(code))))
+    assert (failure.reason_code, failure.exit_code) == ("exited", exit_code)
+    assert said is None or said in (failure.message or "")
+
+
+async def test_it_is_ready_when_its_health_check_succeeds_and_unhealthy_after_three_misses(
+    node: Node, tmp_path: Path
+) -> None:
+    instance = wanted(command=SERVES, ports=["http"], health=Health(path="/", port="http", interval_s=1, timeout_s=1))
+    run = await node.driver.start(instance)
+    ready = asyncio.create_task(run.wait_until_ready())
+    done, _ = await asyncio.wait([ready], timeout=1.0)
+    assert not done
+    (tmp_path / "well").touch()
+    await asyncio.wait_for(ready, 5.0)
+    assert run.was_ready
+    unhealthy = asyncio.create_task(run.wait_until_unhealthy())
+    (tmp_path / "well").unlink()
+    assert await asyncio.wait_for(unhealthy, 10.0) == "the health check answered 503"
+
+
+# Listens on its first port alone.
+LISTENS = python(
+    """
+import os, socket, time
+listening = socket.create_server(("127.0.0.1", int(os.environ["PORT_A"])))
+time.sleep(3600)
+"""
+)
+
+
+async def test_without_a_health_check_all_its_ports_tell_that_it_is_ready_and_without_ports_its_life(
+    node: Node,
+) -> None:
+    portless = await node.driver.start(wanted(1, command=SLEEPS))
+    whole = await node.driver.start(wanted(2, command=LISTENS, ports=["a"]))
+    half = await node.driver.start(wanted(3, command=LISTENS, ports=["a", "b"]))
+    ready = asyncio.create_task(half.wait_until_ready())
+    await asyncio.wait_for(asyncio.gather(portless.wait_until_ready(), whole.wait_until_ready()), 5.0)
+    done, _ = await asyncio.wait([ready], timeout=1.0)
+    assert not done
+    ready.cancel()
+
+
+EATS = python("import time; eaten = bytearray(200 * 2**20); time.sleep(3600)")
+# Four processes that share 80 MiB between them.
+SHARES = python(
+    """
+import mmap, os, time
+shared = mmap.mmap(-1, 80 * 2**20)
+shared.write(b"x" * len(shared))
+for _ in range(3):
+    if os.fork() == 0:
+        sum(shared[at] for at in range(0, len(shared), 4096))
+        print("up")
+        time.sleep(3600)
+time.sleep(3600)
+"""
+)
+
+
+async def test_who_takes_more_memory_than_it_may_is_ended(node: Node) -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    instance = wanted(command=[*python(code), EATS[-1]], memory_bytes=150 * MIB)
+    async with watching(node):
+        run = await node.driver.start(instance)
+        failure = await ended(run)
+        await run.stop(0.0)
+    assert (failure.reason_code, failure.exit_code) == ("memory_exceeded", 137)
+    assert not left_of(instance.instance_id)
+
+
+async def is_ended_for_memory(node: Node, number: int) -> bool:
+    """Whether processes that share memory are ended with a bound that they are below together, but not one by one."""
+    instance = wanted(number, command=SHARES, memory_bytes=180 * MIB)
+    run = await node.driver.start(instance)
+    end = asyncio.create_task(run.wait_until_ended())
+    await eventually(lambda: node.log(instance).count("up") == 3)
+    async with watching(node):
+        done, _ = await asyncio.wait([end], timeout=0.5)
+    end.cancel()
+    await asyncio.gather(end, return_exceptions=True)
+    await run.stop(0.0)
+    return bool(done)
+
+
+async def test_memory_that_processes_share_counts_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not await is_ended_for_memory(node, 1)
+    monkeypatch.setattr("keelson.agent.drivers.process.group.private_bytes", lambda _pid: 180 * MIB)
+    assert await is_ended_for_memory(node, 2), "the planted bug is not seen"
+
+
+async def test_who_does_not_go_when_asked_is_killed(node: Node) -> None:
+    instance = wanted(command=STUBBORN)
+    run = await node.driver.start(instance)
+
+    await eventually(lambda: node.log(instance) == "up\n")
+    failure = await run.stop(0.3)
+    assert failure is not None
+    assert failure.exit_code == 137
+    assert not left_of(instance.instance_id)
+
+
+async def test_who_goes_when_asked_may_take_its_time(node: Node) -> None:
+    code = (
+        "import signal, sys, time\n"
+        "def end(*_): time.sleep(0.5); print('done'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); print('up'); time.sleep(3600)"
+    )
+    instance = wanted(command=python(code))
+    run = await node.driver.start(instance)
+
+    await eventually(lambda: node.log(instance) == "up\n")
+    failure = await run.stop(30.0)
+    assert failure is not None
+    assert failure.exit_code == 0
+    assert node.log(instance) == "up\ndone\n"
+
+
+# A leader with one child in its group, one in a group of its own, and one that left for a session of its own; then it
+# ends by itself.
+PARENT = python(
+    """
+import os, signal, subprocess, sys
+sleep = [sys.executable, "-uc", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(3600)"]
+subprocess.Popen(sleep)
+subprocess.Popen(sleep, process_group=0)
+subprocess.Popen(sleep, start_new_session=True)
+"""
+)
+
+
+async def run_parent(node: Node, number: int) -> tuple[DesiredInstance, ProcessRun]:
+    """Run a parent to its end; its children live."""
+    instance = wanted(number, command=PARENT)
+    run = await node.driver.start(instance)
+    await ended(run)
+
+    await eventually(lambda: node.log(instance).count("up") == 3)
+    assert len(left_of(instance.instance_id)) == 3
+    return instance, run
+
+
+async def test_what_a_leader_leaves_behind_is_ended(node: Node) -> None:
+    instance, run = await run_parent(node, 1)
+    await run.stop(10.0)
+    assert not left_of(instance.instance_id)
+
+
+async def test_what_a_leader_left_behind_is_ended_by_the_next_agent_too(node: Node) -> None:
+    instance, _ = await run_parent(node, 1)
+    [(_, run)] = node.again().driver.recover()
+    assert run is not None
+    assert (await run.wait_until_ended()).reason_code == "exited"
+    await run.stop(10.0)
+    assert not left_of(instance.instance_id)
+
+
+async def test_who_has_left_the_session_is_missed_by_those_who_look_there_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance, run = await run_parent(node, 1)
+    monkeypatch.setattr(Group, "_find_strays", lambda _group: set())
+    await run.stop(10.0)
+    assert len(left_of(instance.instance_id)) == 1, "the planted bug is not seen"
+
+
+async def test_logs_stay_within_their_bound_and_are_gone_on_with(node: Node) -> None:
+    node = Node(node.folder, msgspec.structs.replace(node.rules, log_max_bytes=8192))
+    code = """
+import pathlib, sys, time
+while True:
+    print("x" * 1023, flush=True)
+    print("y" * 1023, flush=True, file=sys.stderr)
+    time.sleep(0.005)
+"""
+    instance = wanted(command=python(code))
+    run = await node.driver.start(instance)
+    folder = node.of(instance).path
+    async with watching(node):
+        sizes = []
+
+        def has_been_cut_three_times() -> bool:
+            sizes.append((folder / "stdout.log").stat().st_size)
+            return sum(later < before for before, later in pairwise(sizes)) >= 3
+
+        await eventually(has_been_cut_three_times, 20.0)
+    await run.stop(0.0)
+    # A bound and what is written between two looks: 0.05 s of 200 KiB/s, and as much again for a machine that is busy.
+    assert max(sizes) < 8192 + 10 * 8192
+    for name in ("stdout.log", "stderr.log"):
+        old = (folder / f"{name}.1").read_bytes()
+        assert len(old) <= 8192 + 1024
+        assert set(old) <= set(b"xy\n")
+        now = (folder / name).read_bytes()
+        assert b"\0" not in now  # it is appended to, not written where it was
+
+
+async def test_ports_are_kept_over_restarts_unless_somebody_took_them(node: Node) -> None:
+    first, second = wanted(1, command=SLEEPS, ports=["a", "b"]), wanted(2, command=SLEEPS, ports=["a"])
+    run, other = await node.driver.start(first), await node.driver.start(second)
+    ports = {name: address.port for name, address in run.endpoints.items()}
+    assert len({*ports.values(), other.endpoints["a"].port}) == 3
+    await run.stop(0.0)
+    again = await node.driver.start(first)
+    assert again.endpoints == run.endpoints
+    await again.stop(0.0)
+    with socket.create_server(("127.0.0.1", ports["a"])):
+        third = await node.driver.start(first)
+    assert third.endpoints["b"].port == ports["b"]
+    assert third.endpoints["a"].port != ports["a"]
+
+
+async def hosted(node: Node, instance: DesiredInstance) -> subprocess.Popen[bytes]:
+    """Start an instance by a process of its own."""
+    host = subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; fork and exec take no time
+        [sys.executable, "-m", "support.driver_host", str(node.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )
+    assert host.stdin is not None
+    assert host.stdout is not None
+    host.stdin.write(msgspec.json.encode(instance) + b"\n")
+    host.stdin.flush()
+    assert await asyncio.to_thread(host.stdout.readline) == b"ready\n"
+    return host
+
+
+def kill(host: subprocess.Popen[bytes]) -> None:
+    """End it as a crash would."""
+    host.kill()
+    host.wait()
+    for pipe in (host.stdin, host.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+async def test_an_instance_outlives_its_agent_and_is_found_by_the_next(node: Node) -> None:
+    instance = wanted(command=SLEEPS, secret_version=1, ports=[])
+    host = await hosted(node, instance)
+    [pid] = left_of(instance.instance_id)
+    kill(host)
+    [(found, run)] = node.driver.recover()
+    assert run is not None
+    assert (found, run.was_ready) == (instance, True)
+    assert left_of(instance.instance_id) == [pid]
+    waiting = asyncio.create_task(run.wait_until_ended())
+    done, _ = await asyncio.wait([waiting], timeout=0.2)
+    assert not done
+    os.kill(pid, signal.SIGKILL)
+    failure = await asyncio.wait_for(waiting, 5.0)
+    assert (failure.reason_code, failure.exit_code) == ("exited", None)
+    assert node.of(instance).secrets.exists()
+    again = await node.driver.start(instance)
+    assert not node.revealed
+    await again.stop(0.0)
+
+
+async def test_what_ended_while_no_agent_was_there_has_ended(node: Node) -> None:
+    instance = wanted(command=SLEEPS)
+    host = await hosted(node, instance)
+    kill(host)
+    [pid] = left_of(instance.instance_id)
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not left_of(instance.instance_id))
+    [(_, run)] = node.driver.recover()
+    assert run is not None
+    assert (await asyncio.wait_for(run.wait_until_ended(), 5.0)).reason_code == "exited"
+
+
+async def test_an_agent_killed_between_a_start_and_its_note_starts_nothing_twice(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS)
+    host = await hosted(node, instance)
+    kill(host)
+    [pid] = left_of(instance.instance_id)
+    record = node.of(instance).read()
+    assert record is not None
+    node.of(instance).write(msgspec.structs.replace(record, leader=None, ready=False))
+    [(_, run)] = node.again().driver.recover()
+    assert isinstance(run, ProcessRun)
+    assert run.session == pid
+    monkeypatch.setattr(driver_module, "_find_leader", lambda _instance_id: None)
+    [(_, run)] = node.again().driver.recover()
+    assert run is None, "the planted bug is not seen"
+
+
+async def test_a_pid_that_is_another_process_by_now_is_left_alone(node: Node) -> None:
+    with subprocess.Popen(SLEEPS, start_new_session=True) as bystander:  # noqa: ASYNC220, S603 - likewise
+        instance = wanted(command=SLEEPS)
+        node.of(instance).make()
+        real = Identity.read(bystander.pid)
+        assert real is not None
+        earlier = Identity(real.pid, real.started.rpartition(":")[0] + ":1")
+        node.of(instance).write(Record(instance=instance, leader=earlier, ready=True))
+        [(_, run)] = node.driver.recover()
+        assert run is not None
+        assert (await asyncio.wait_for(run.wait_until_ended(), 5.0)).reason_code == "exited"
+        await run.stop(1.0)
+        assert real.is_running()
+        node.driver.discard(instance.instance_id)
+
+        node.of(instance).make()
+        node.of(instance).write(Record(instance=instance, leader=real))  # as if only the pid were looked at
+        [(_, run)] = node.again().driver.recover()
+        assert run is not None
+        await run.stop(1.0)
+        assert not real.is_running(), "the planted bug is not seen"
