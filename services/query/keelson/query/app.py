@@ -48,13 +48,14 @@ def build_app(settings: QuerySettings) -> Application:
 async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pool and what reads by it; put `pool`, `freshness` and `rows` into the application's state."""
     settings: QuerySettings = app.state.settings
-    async with service_pool(NAME, settings) as pool:
+    # It reads alone, and so can work on a standby too.
+    async with service_pool(NAME, settings, app.state.epoch, standby=True) as pool:
         checkpoints = Checkpoints(pool, service_listener(NAME, settings, CHANNEL), app.state.epoch)
         app.state.pool = pool
         app.state.freshness = Freshness(pool, checkpoints)
         app.state.rows = RowReader(pool)
         async with (
             background(checkpoints.run(), app.state.rows.run()),
-            known_credentials(app.state.authenticator, pool),
+            known_credentials(app.state.authenticator, pool, app.state.epoch),
         ):
             yield

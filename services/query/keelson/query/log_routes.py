@@ -171,7 +171,7 @@ def _require_within(after: Place | None, page: EventsPage) -> None:
     """Raise Problem `cursor_expired` for a cursor of another epoch, or beyond the head (F26, F30)."""
     if after is None:
         return
-    require_epoch(after, page.epoch)
+    require_epoch(after.epoch, page.epoch)
     if after.position > page.head:
         raise Problem("cursor_expired", f"The cursor is beyond the head, which is {page.head}")
 
@@ -180,5 +180,4 @@ def _require_reached(parameters: ReadParameters, head: int, epoch: str) -> None:
     """Raise Problem `not_yet` if the log does not hold `min_position` yet: it is always current, nothing is awaited."""
     place = read_place(parameters.min_position) if parameters.min_position is not None else None
     if place is not None:
-        require_epoch(place, epoch)
-        Floor(place.position).check(head)
+        Floor(place.position, place.epoch).check(head, epoch)
