@@ -128,9 +128,9 @@ def careless_server() -> Iterator[Postgres]:
 
 
 async def test_f8_a_server_that_does_not_wait_for_its_disk_is_refused(careless_server: Postgres) -> None:
-    async with pooled(careless_server.url()) as pool:
+    async with connected(careless_server.url()) as connection:
         with pytest.raises(NotDurableError, match="runs with fsync off"):
-            await check_durable(pool)
+            await check_durable(connection)
 
 
 # F5: the head is held.

@@ -81,7 +81,7 @@ class CheckpointApart(Applier):
         batch = folded.batch
         if batch.envelopes:
             async with self._pool.acquire() as connection, connection.transaction():
-                await checkpoints.move(connection, self._projection, batch.start, batch.end, rate)
+                await checkpoints.move(connection, self._projection, batch, rate)
             async with self._pool.acquire() as connection, connection.transaction():
                 await vars(applying)["write_rows"](connection, folded.fold)
 

@@ -28,7 +28,7 @@ async def apply_in_pages(connection: Connection, events: list[Happened], random:
     while at < len(events):
         size = random.randint(1, 5)
         page = [envelope for envelope, _ in events[at : at + size]]
-        stop = await apply_page(connection, Batch(at, page, len(events), REGISTRY))
+        stop = await apply_page(connection, Batch(at, page, len(events), REGISTRY, epoch=""))
         if stop is not None:
             return stop
         at += size

@@ -101,6 +101,7 @@ FUNCTIONS = {
     "log.prune_keys_v1": Rights(command=EXECUTE),
     "log.read_filtered_v1": Rights(query=EXECUTE),
     "log.refuse_change": Rights(),
+    "log.renew_epoch_v1": Rights(EXECUTE, EXECUTE, EXECUTE),
     "ops.note_heartbeat_v1": Rights(command=EXECUTE),
     "ops.note_uses_v1": Rights(command=EXECUTE, query=EXECUTE),
     "ops.rewrap_secrets_v1": Rights(command=EXECUTE),
@@ -330,6 +331,7 @@ async def test_whoever_runs_with_more_rights_has_a_path_of_its_own(database: Dat
         "note_heartbeat_v1",
         "note_uses_v1",
         "prune_keys_v1",
+        "renew_epoch_v1",
         "rewrap_secrets_v1",
     }
     for _, _, settings in functions:

@@ -325,8 +325,8 @@ MUTANTS = (
         "F21",
         "settings are asked for where a pooler refuses them, and lost",
         _DATABASE,
-        "    values = {**_KEEPALIVE, **settings}\n",
-        "    values = dict(_KEEPALIVE)\n",
+        "    return {**_KEEPALIVE, **settings}\n",
+        "    return dict(_KEEPALIVE)\n",
         (f"{_POOLER}::test_f21_a_pooled_session_has_the_settings_of_its_own_alone",),
     ),
     Mutant(

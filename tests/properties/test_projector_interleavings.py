@@ -196,7 +196,7 @@ def write_the_checkpoint_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     async def write(self: Applier, folded: Folded, rate: float) -> None:
         batch = folded.batch
         async with self._pool.acquire() as connection:
-            await checkpoints.move(connection, self._projection, batch.start, batch.end, rate)
+            await checkpoints.move(connection, self._projection, batch, rate)
         async with self._pool.acquire() as connection, connection.transaction():
             await write_rows(connection, folded.fold)
 
@@ -214,7 +214,8 @@ def move_again_from_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
             async with self._pool.acquire() as connection, connection.transaction():
                 checkpoint = await checkpoints.read_checkpoint(connection, self._projection.name)
                 at = checkpoint.position if checkpoint else 0
-                await checkpoints.move(connection, self._projection, at, at + len(folded.batch.envelopes), rate)
+                batch = Batch(at, folded.batch.envelopes, at, REGISTRY, epoch=folded.batch.epoch)
+                await checkpoints.move(connection, self._projection, batch, rate)
 
     monkeypatch.setattr(Applier, "_write", write)
 
@@ -239,7 +240,8 @@ def swap_without_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plant F23: what came since the last page is not applied before the swap."""
 
     async def read(db: Database, after: int, limit: int) -> Batch:
-        return await pages.read_batch(db, after, limit) if isinstance(db, Pool) else Batch(after, [], after, REGISTRY)
+        nothing = Batch(after, [], after, REGISTRY, epoch="")
+        return await pages.read_batch(db, after, limit) if isinstance(db, Pool) else nothing
 
     monkeypatch.setattr(rebuild, "read_batch", read)
 

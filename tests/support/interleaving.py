@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from keelson.log.database import Connection, Pool, connect
+from keelson.log.epochs import Epochs
 from support.database import Cluster, Database
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Gated(_Connection):
     """A connection of a process: each of its statements, BEGIN and COMMIT among them, waits at the process's gate."""
 
     process: "Process"
+    # It enters no epoch: of these databases there is one alone.
+    epoch = None
 
     async def execute(self, *args: Any, **options: Any) -> str:
         """Run a statement when it is let through."""
@@ -132,7 +135,7 @@ class Process:
             max_inactive_connection_lifetime=0,
             server_settings=self._settings,
         )
-        return Pool(pool, _FOREVER_S)
+        return Pool(pool, _FOREVER_S, Epochs())
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
         """Begin the process's work."""

@@ -140,7 +140,7 @@ class World:
             folded = fold_batch(projection, batch, frozenset())
             assert folded.stop is None
             async with self.projector.transaction():
-                await move(self.projector, projection, checkpoint.position, batch.end, 0.0)
+                await move(self.projector, projection, batch, 0.0)
                 await write_rows(self.projector, folded.fold)
                 if announce:
                     await self.projector.execute("SELECT pg_notify($1, $2)", CHANNEL, f"{projection.name} {batch.end}")

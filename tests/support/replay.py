@@ -17,7 +17,7 @@ def digest_of(projection: Projection, envelopes: Sequence[Envelope]) -> str:
     """Digest what a projection makes of a history, by pages and event by event."""
     digest = hashlib.sha256()
     memory = Memory(projection)
-    batch = Batch(0, envelopes, len(envelopes), REGISTRY)
+    batch = Batch(0, envelopes, len(envelopes), REGISTRY, epoch="")
     for index, envelope in enumerate(envelopes):
         memory.apply(envelope, batch.event(index))
     digest.update(repr(rows_of(memory)).encode())

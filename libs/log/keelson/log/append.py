@@ -7,11 +7,11 @@ from typing import Any, Literal, get_args
 import asyncpg
 import structlog
 
-from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.database import UNAVAILABLE, connect_to_log
 from keelson.log.decision import Decision, Moved, Outcome
+from keelson.log.epochs import Epochs
 from keelson.log.group import Group, arguments, outcomes
 from keelson.log.queries import load
-from keelson.log.read import read_head
 
 log = structlog.get_logger()
 
@@ -80,7 +80,8 @@ class Appender:
     so that it is appended once and never twice (F6). A success that did not wait for the standbys is unknown too:
     submitted again it is found under its keys, and that transaction waits for them in its turn (F9). A decision whose
     caller stopped waiting is not submitted again; one in doubt whose epoch has ended stays in doubt, since it may have
-    been appended before. `on_group` gets each group's number of decisions, and the seconds until its outcome.
+    been appended before. `epochs` is what the process knows of them, and is told. `on_group` gets the number
+    of decisions of each group, and the seconds until its outcome.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Appender:
         dsn: str,
         *,
         application_name: str = "keelson-append",
+        epochs: Epochs | None = None,
         call_timeout_s: float = 5.0,
         on_group: Callable[[int, float], None] = lambda _decisions, _seconds: None,
         on_failure: Callable[[Failure], None] = lambda _failure: None,
@@ -102,9 +104,13 @@ class Appender:
         self._queue: dict[_Entry, None] = {}
         self._in_flight: list[_Entry] = []
         self._filled = asyncio.Event()
-        self._epoch_listeners: list[Callable[[str], None]] = []
         self._replicated = True
-        self.epoch: str | None = None
+        self._epochs = epochs or Epochs()
+
+    @property
+    def epoch(self) -> str | None:
+        """The epoch as this process knows it: decisions of another are not appended."""
+        return self._epochs.name
 
     @property
     def session(self) -> int | None:
@@ -113,7 +119,7 @@ class Appender:
 
     def on_epoch(self, callback: Callable[[str], None]) -> None:
         """Call this with the epoch's name whenever it becomes known or another: what was cached before is void."""
-        self._epoch_listeners.append(callback)
+        self._epochs.on_change(callback)
 
     async def append(self, decision: Decision, timeout_s: float) -> Outcome:
         """Give what became of a decision. Raises AppendUnavailableError if that is not known in time, or ever.
@@ -153,10 +159,11 @@ class Appender:
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """Open the writer's session: plans made once, no wait without a bound; and learn the epoch."""
-        connection = await connect(
+        """Open the writer's session: plans made once, no wait without a bound; and enter the epoch."""
+        connection = await connect_to_log(
             self._dsn,
             application_name=self._application_name,
+            epochs=self._epochs,
             plan_cache_mode="force_generic_plan",
             jit="off",
             # The server gives up before this side does, so that most time-outs have a known outcome.
@@ -168,7 +175,6 @@ class Appender:
                 if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
                     await connection.fetchval(_LIMIT_TRANSACTION, str(int(self._call_timeout_s * 1000)))
                 self._session = await connection.fetchval(_READ_SESSION)
-                self.enter_epoch((await read_head(connection)).epoch)
         except BaseException:
             connection.terminate()
             raise
@@ -254,12 +260,11 @@ class Appender:
                     await self._append(connection, [entry])
 
     def enter_epoch(self, epoch: str) -> None:
-        """Work in this epoch from now on: what was decided in another, and is not in flight, is decided again."""
-        if epoch == self.epoch:
-            return
-        self.epoch = epoch
-        for callback in self._epoch_listeners:
-            callback(epoch)
+        """Work in this epoch from now on: what was decided in another, and is not in flight, is decided again.
+
+        Raises LineageError for an epoch that has ended.
+        """
+        self._epochs.learn(epoch)
 
 
 def _settle_all(entries: list[_Entry], outcome: Outcome) -> None:

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import asyncpg
 
+from keelson.log.epochs import Epochs, enter_log
+
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
+
+    _AnyConnection = asyncpg.Connection[asyncpg.Record]
+else:
+    _AnyConnection = asyncpg.Connection
 
 # A string, since asyncpg's classes are generic for the type checker only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -58,10 +64,39 @@ class Database(Protocol):
         """Run one statement and give the first column of its first row, or None."""
 
 
+class LogConnection(_AnyConnection):
+    """A connection that entered the log, in an epoch."""
+
+    __slots__ = ("epoch",)
+
+    epoch: str
+
+
 async def connect(dsn: str, *, application_name: str, **settings: str) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open a connection of one's own, within CONNECT_TIMEOUT_S; `settings` are PostgreSQL's, for this session."""
+    """Open a connection of one's own, within CONNECT_TIMEOUT_S; `settings` are PostgreSQL's, for this session.
+
+    Nobody asks which lineage it leads to: it is for what is not of the log, or comes before.
+    """
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         return await _connect(dsn, server_settings={"application_name": application_name}, settings=settings)
+
+
+async def connect_to_log(
+    dsn: str, *, application_name: str, epochs: Epochs | None = None, **settings: str
+) -> LogConnection:
+    """Open a connection of one's own to the log, likewise, and enter its epoch: a new one, if the lineage is another.
+
+    Raises LineageError for what nothing can be written to.
+    """
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        return await _enter(
+            dsn,
+            server_settings={"application_name": application_name},
+            connection_class=LogConnection,
+            settings=settings,
+            epochs=epochs or Epochs(),
+            standby=False,
+        )
 
 
 async def connect_unnamed(dsn: str, *, application_name: str) -> "asyncpg.Connection[asyncpg.Record]":
@@ -78,13 +113,33 @@ async def _connect(*args: Any, settings: Mapping[str, str], **options: Any) -> "
     Not as parameters of the start: PgBouncer refuses most of those, also where it pools whole sessions (F21).
     """
     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(*args, **options)
-    values = {**_KEEPALIVE, **settings}
     try:
-        await connection.execute("".join(f"SET {name} = '{value}';" for name, value in values.items()))
+        values = _session_settings(settings).items()
+        await connection.execute("".join(f"SET {name} = '{value}';" for name, value in values))
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+async def _enter(
+    *args: Any, settings: Mapping[str, str], epochs: Epochs, standby: bool, **options: Any
+) -> LogConnection:
+    """Connect likewise, and enter the log; its settings are set on the way."""
+    connection: LogConnection = await asyncpg.connect(*args, **options)
+    try:
+        found_by = options["server_settings"]["application_name"]
+        connection.epoch = await enter_log(
+            connection, epochs, _session_settings(settings), found_by=found_by, standby=standby
+        )
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _session_settings(settings: Mapping[str, str]) -> Mapping[str, str]:
+    return {**_KEEPALIVE, **settings}
 
 
 async def check_durable(db: Database) -> None:
@@ -99,11 +154,16 @@ async def _keep_session(_connection: object) -> None:
 
 
 class Pool:
-    """A bounded pool. Waiting for a connection ends with TimeoutError; a closed connection is a ConnectionError."""
+    """A bounded pool. Waiting for a connection ends with TimeoutError; a closed connection is a ConnectionError.
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float) -> None:
+    What it lends is in the epoch that the process knows, as of that moment: what was opened in an earlier one may lead
+    to a server that was replaced, and is closed instead.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", acquire_timeout_s: float, epochs: Epochs) -> None:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
+        self._epochs = epochs
         self._users = 0
 
     @asynccontextmanager
@@ -114,7 +174,7 @@ class Pool:
         """
         self._users += 1
         try:
-            async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+            async with self._lent() as connection:
                 try:
                     yield connection
                 except asyncpg.InternalClientError:
@@ -130,6 +190,17 @@ class Pool:
             raise
         finally:
             self._users -= 1
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        """Borrow a connection that was opened in the epoch; others are closed on the way."""
+        while True:
+            async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+                lent: Any = connection
+                if lent.epoch == self._epochs.name:
+                    yield connection
+                    return
+                connection.terminate()
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """Run one statement and give its rows."""
@@ -182,9 +253,16 @@ async def open_pool(
     acquire_timeout_s: float = 2.0,
     statement_timeout_s: float = 5.0,
     application_name: str,
+    epochs: Epochs | None = None,
+    standby: bool = False,
     **settings: str,
 ) -> Pool:
-    """Make a pool that connects when it is first used, so that a service can start before its database (F8)."""
+    """Make a pool that connects when it is first used, so that a service can start before its database (F8).
+
+    Each of its connections enters the log before it is lent, and tells `epochs`; `standby` says whether it may be one
+    to a server in recovery. What cannot be worked with is a LineageError of whoever wanted to borrow.
+    """
+    epochs = epochs or Epochs()
     pool = await asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -194,8 +272,11 @@ async def open_pool(
         # The server's own bound comes first; this one is for a server that no longer answers.
         command_timeout=statement_timeout_s + 1,
         server_settings={"application_name": application_name},
+        connection_class=LogConnection,
         connect=partial(
-            _connect,
+            _enter,
+            epochs=epochs,
+            standby=standby,
             settings={
                 "statement_timeout": str(int(statement_timeout_s * 1000)),
                 "idle_in_transaction_session_timeout": "1000",
@@ -203,4 +284,4 @@ async def open_pool(
             },
         ),
     )
-    return Pool(pool, acquire_timeout_s)
+    return Pool(pool, acquire_timeout_s, epochs)

@@ -23,10 +23,13 @@ _LOCK_MIGRATIONS = load(__file__, "lock_migrations")
 _HAS_MIGRATIONS = load(__file__, "has_migrations")
 _APPLIED_MIGRATIONS = load(__file__, "applied_migrations")
 _BEGIN_FIRST_EPOCH = load(__file__, "begin_first_epoch")
+_RENEW_EPOCH = load(__file__, "renew_epoch")
 
 
 async def migrate(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     """Apply what is missing, all or nothing, and begin the first epoch; give the names of what was applied.
+
+    Another epoch begins if the database is in another lineage than the log was (F26).
 
     Then make the claims anew if they were made by older rules: a rebuild, that appends wait for at its end only.
 
@@ -38,6 +41,7 @@ async def migrate(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
         missing = await pending_migrations(connection)
         await pogo.apply(connection, MIGRATIONS, schema_name="log", logger=_quiet)
         await connection.fetchval(_BEGIN_FIRST_EPOCH, secrets.token_hex(8))
+        await connection.fetchval(_RENEW_EPOCH, "keelson migrate")
     await renew_claims(connection)
     return missing
 

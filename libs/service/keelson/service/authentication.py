@@ -9,6 +9,7 @@ from keelson.access import Grants, Identity
 from keelson.access.tokens import is_token
 from keelson.events.envelope import Actor
 from keelson.log.database import Database
+from keelson.log.epochs import Epochs
 from keelson.service.credentials import Caller, Credentials, UnauthenticatedError
 from keelson.service.lifecycle import background
 from keelson.service.limits import GuessLimit
@@ -71,9 +72,16 @@ class BearerTokens:
 
 
 @asynccontextmanager
-async def known_credentials(authenticator: Authenticator, db: Database) -> AsyncIterator[Credentials]:
-    """Let the vault's credentials be known by an authenticator while the body runs, and note when they were used."""
+async def known_credentials(
+    authenticator: Authenticator, db: Database, epochs: Epochs | None = None
+) -> AsyncIterator[Credentials]:
+    """Let the vault's credentials be known by an authenticator while the body runs, and note when they were used.
+
+    In another epoch everything is asked for anew.
+    """
     credentials = Credentials(db)
+    if epochs is not None:
+        epochs.on_change(lambda _: credentials.forget())
     async with background(credentials.run()):
         authenticator.credentials = credentials
         try:

@@ -67,6 +67,8 @@ class Checkpoints:
         self._waits: set[_Wait] = set()
         self._draining = False
         self.epoch = epoch or Epoch()
+        self._epoch_name = self.epoch.name
+        self.epoch.on_change(self._enter_epoch)
         listener.subscribe(self._hear, CHANNEL)
 
     async def run(self) -> None:
@@ -89,7 +91,8 @@ class Checkpoints:
     async def wait_for(self, projections: Collection[str], position: int, timeout_s: float) -> bool:
         """Wait until every projection has reached the position; no query is made.
 
-        False when the time is over, or at once when one that has not reached it is stopped, or the service stops.
+        False when the time is over, or at once when one that has not reached it is stopped, when the service stops, and
+        when another epoch begins: the position may be another event's there.
         """
         verdict = self._judge(projections, position)
         return await self._wait(projections, position, timeout_s) if verdict is None else verdict
@@ -134,6 +137,17 @@ class Checkpoints:
             self._known[projection] = Checkpoint(position, "running")
             self._settle()
 
+    def _enter_epoch(self, name: str) -> None:
+        """Forget where projections were in another lineage, and end the waits for places in it."""
+        before, self._epoch_name = self._epoch_name, name
+        if before is None:
+            return
+        self._known, self._heard = {}, {}
+        for wait in self._waits:
+            if not wait.answer.done():
+                wait.answer.set_result(False)
+        self._look_now.set()
+
     async def _keep_looking(self) -> None:
         while True:
             self._look_now.clear()
@@ -147,11 +161,11 @@ class Checkpoints:
         self._heard = {}
         try:
             rows = await self._pool.fetch(_LOOK)
+            for row in rows:
+                self.epoch.learn(row["epoch"])
         except UNAVAILABLE as error:
             _log.warning("checkpoints_unread", error=repr(error))
             return
-        for row in rows:
-            self.epoch.learn(row["epoch"])
         self._known = {
             row["projection"]: Checkpoint(max(row["position"], self._heard.get(row["projection"], 0)), row["state"])
             for row in rows

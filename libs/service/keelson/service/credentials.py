@@ -131,6 +131,10 @@ class Credentials:
         """Give how long a caller's credential is good yet, if nobody revokes it; None for one that does not expire."""
         return None if caller.expires_at is None else (caller.expires_at - self._now()).total_seconds()
 
+    def forget(self) -> None:
+        """Know nobody any more: in another lineage of the log a token may be nobody's, or may do other things."""
+        self._known, self._holders = OrderedDict(), OrderedDict()
+
     def knows(self, token: str) -> bool:
         """Whether a token was good when it was last asked about."""
         return hash_token(token) in self._known
@@ -163,31 +167,35 @@ class Credentials:
         return await asyncio.shield(asking)
 
     async def _ask(self, token_hash: bytes) -> Caller | None:
-        asked_at = self._clock()
+        known, asked_at = self._known, self._clock()
         row = await self._db.fetchrow(_READ_CREDENTIAL, token_hash)
-        caller = await self._caller_of(row, token_hash) if row is not None else None
+        caller = await self._caller_of(row, token_hash, self._holders) if row is not None else None
+        if known is not self._known:  # what was read may be of two lineages
+            return await self._ask(token_hash)
         if caller is None:
-            self._known.pop(token_hash, None)
+            known.pop(token_hash, None)
         else:
-            _keep(self._known, token_hash, _Known(caller, asked_at), self._max_entries)
+            _keep(known, token_hash, _Known(caller, asked_at), self._max_entries)
         return caller
 
-    async def _caller_of(self, row: Any, token_hash: bytes) -> Caller | None:
+    async def _caller_of(self, row: Any, token_hash: bytes, holders: OrderedDict[str, _Holder]) -> Caller | None:
         if row["epoch"] != self._epoch:  # in another lineage the same seq may mean something else
-            self._holders.clear()
+            holders.clear()
             self._epoch = row["epoch"]
         kind: Kind = row["kind"]
         identity = Identity(
             Actor(_ACTORS[kind], row["actor_id"]), kind, row["credential_id"], AggregateId(row["holder_id"])
         )
-        holder = await self._holder(row["holder_id"], _FOLDS[kind], row["seq"])
+        holder = await self._holder(holders, row["holder_id"], _FOLDS[kind], row["seq"])
         access, ids = (holder.access, holder.ids) if holder is not None else (None, None)
         grants = grants_of(identity, access, ids, self._now())
         return Caller(identity, grants, token_hash, expiry_of(identity, access)) if grants is not None else None
 
-    async def _holder(self, holder_id: str, fold: type[Access], seq: int | None) -> _Holder | None:
+    async def _holder(
+        self, holders: OrderedDict[str, _Holder], holder_id: str, fold: type[Access], seq: int | None
+    ) -> _Holder | None:
         """Give the fold of an aggregate at this seq or later; it is read on from what is known of it."""
-        holder = self._holders.get(holder_id)
+        holder = holders.get(holder_id)
         while seq is not None and (holder is None or holder.seq < seq):
             page = await read_aggregate(self._db, holder_id, holder.seq if holder else 0, _PAGE)
             if not page:
@@ -197,7 +205,7 @@ class Credentials:
                 access = access.evolve(REGISTRY.decode(envelope.type, envelope.version, envelope.payload))
             holder = _Holder(page[0].ids, page[-1].seq, access)
         if holder is not None:
-            _keep(self._holders, holder_id, holder, self._max_entries)
+            _keep(holders, holder_id, holder, self._max_entries)
         return holder
 
 

@@ -1,15 +1,15 @@
-"""The epoch that this process last saw: told by whoever reads the log's head, shown on every answer."""
+"""The epoch that this process knows: told by every new connection and whoever reads the head, shown on every answer."""
+
+from keelson.log.epochs import Epochs
 
 
-class Epoch:
-    """Holds the epoch's name; None until it is known."""
+class Epoch(Epochs):
+    """The process's epochs, and the current one as a header; `name` is None until it is known."""
 
     def __init__(self) -> None:
-        self.name: str | None = None
+        super().__init__()
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.on_change(self._show)
 
-    def learn(self, name: str) -> None:
-        """Remember the epoch; cheap if it is the same."""
-        if name != self.name:
-            self.name = name
-            self.headers = ((b"keelson-epoch", name.encode("ascii")),)
+    def _show(self, name: str) -> None:
+        self.headers = ((b"keelson-epoch", name.encode("ascii")),)

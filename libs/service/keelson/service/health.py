@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from keelson.log.database import UNAVAILABLE, Database, NotDurableError, check_durable
+from keelson.log.epochs import LineageError
 from keelson.log.migrate import pending_migrations
 from keelson.service.lifecycle import NotReadyError
 
@@ -56,7 +57,7 @@ async def _run_check(name: str, check: Check, state: Any) -> str:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check(state)
-    except (NotReadyError, NotDurableError) as error:
+    except (NotReadyError, NotDurableError, LineageError) as error:
         return str(error)
     except TimeoutError:
         return f"no answer within {CHECK_TIMEOUT_S:g} s"

@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 
 from keelson.log.database import UNAVAILABLE, NotDurableError
+from keelson.log.epochs import LineageError
 from keelson.log.pooling import SharedSessionsError
 
 RETRY_FIRST_S = 0.1
@@ -145,7 +146,7 @@ class Lifecycle:
             retry_s = min(retry_s * 2, RETRY_MAX_S)
 
     def _note(self, error: Exception) -> None:
-        ours = [str(each) for each in leaves_of(error) if isinstance(each, NotReadyError)]
+        ours = [str(each) for each in leaves_of(error) if isinstance(each, NotReadyError | LineageError)]
         self.waits_for = ours[0] if ours else "the database cannot be reached"
         _log.warning("service_waiting", waits_for=self.waits_for, error=repr(error))
 

@@ -119,12 +119,12 @@ def touch(tables: tuple[Table, ...], schema: str = LIVE) -> str:
 
 @cache
 def select_rows(table: Relation, *, confined: bool = False) -> str:
-    """Give rows by their keys, of one column, and the checkpoint that they reflect, in one snapshot.
+    """Give rows by their keys, of one column, and the checkpoint and the epoch that they reflect, in one snapshot.
 
     Parameters: $1 the projection, $2 the keys; if `confined`, $3 the organisation, whose rows alone there are. Each row
-    has `checkpoint` (null if the projection never ran), `found`, and the table's columns; where nothing is found there
-    is one row all the same, its columns null. One statement, because a rebuild swaps tables: a transaction's second
-    would find the new table empty, its rows being newer than the snapshot.
+    has `checkpoint` (null if the projection never ran), `epoch`, `found`, and the table's columns; where nothing is
+    found there is one row all the same, its columns null. One statement, because a rebuild swaps tables: a
+    transaction's second would find the new table empty, its rows being newer than the snapshot.
     """
     (key,) = table.key
     mine = f" AND {_within(table, 3)}" if confined else ""
@@ -135,7 +135,7 @@ def select_rows(table: Relation, *, confined: bool = False) -> str:
 def select_page(
     table: Relation, filters: tuple[str, ...], *, deleted: bool, newest_first: bool = False, confined: bool = False
 ) -> str:
-    """Give a page of rows and the checkpoint that they reflect, in one snapshot.
+    """Give a page of rows and the checkpoint and the epoch that they reflect, in one snapshot.
 
     Parameters: $1 the projection; $2 what to go on after, exclusively: a value of the key's last column ('' from the
     start), or with `newest_first` a position (0 from the newest); $3 the limit; then a value per filter, equal to it;
@@ -177,7 +177,8 @@ def _newest_first() -> str:
 def _head(table: Relation) -> str:
     columns = ", ".join(f"t.{column.name}" for column in table.columns)
     return (
-        f"SELECT c.position AS checkpoint, t.{table.key[0]} IS NOT NULL AS found, {columns} "  # noqa: S608
+        "SELECT c.position AS checkpoint, (SELECT h.epoch FROM log.head AS h) AS epoch, "  # noqa: S608
+        f"t.{table.key[0]} IS NOT NULL AS found, {columns} "
         "FROM (VALUES ($1::text)) AS asked (projection) "
         "LEFT JOIN ops.checkpoints AS c ON c.projection = asked.projection"
     )

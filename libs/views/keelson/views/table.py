@@ -27,7 +27,7 @@ _SQL_TYPES: dict[type[inspect.Type], str] = {
     inspect.DateTimeType: "timestamptz",
 }
 # What `select_rows` and `select_page` add to a row.
-_RESERVED = frozenset({"checkpoint", "found"})
+_RESERVED = frozenset({"checkpoint", "epoch", "found"})
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
 
 

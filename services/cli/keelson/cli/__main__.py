@@ -18,7 +18,7 @@ from keelson.cli.settings import CliSettings
 from keelson.events.registry import UnknownEventError
 from keelson.log.append import AppendUnavailableError
 from keelson.log.claims import Claim, Difference, ScopeSum, rebuild_claims, verify_claims
-from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.database import UNAVAILABLE, connect, connect_to_log
 from keelson.log.migrate import migrate
 from keelson.log.pooling import SharedSessionsError, shares_sessions
 from keelson.log.prune import KEEP_DAYS, prune_keys
@@ -142,7 +142,9 @@ async def _run(dsn: str, arguments: argparse.Namespace) -> int:
     try:
         if await shares_sessions(dsn):
             raise SharedSessionsError(_DATABASE)
-        connection = await connect(dsn, application_name="keelson-cli")
+        # These two begin an epoch themselves where one is due.
+        entering = connect if run in (_migrate, _begin_epoch) else connect_to_log
+        connection = await entering(dsn, application_name="keelson-cli")
     except ValueError as error:
         raise _UrlError from error
     try:

@@ -42,19 +42,20 @@ def build_app(settings: CommandSettings) -> Application:
 async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pool and the writer; put `pool`, `checkpoints` and `decider` into the application's state."""
     settings: CommandSettings = app.state.settings
-    async with service_pool(NAME, settings) as pool:
-        checkpoints = Checkpoints(pool, service_listener(NAME, settings, CHANNEL), app.state.epoch)
+    epoch = app.state.epoch
+    async with service_pool(NAME, settings, epoch) as pool:
+        checkpoints = Checkpoints(pool, service_listener(NAME, settings, CHANNEL), epoch)
         cache = StateCache((await read_head(pool)).epoch, settings.cache_entries)
         appender = Appender(
             settings.database_url,
             application_name=f"keelson-{NAME}-append",
+            epochs=epoch,
             call_timeout_s=settings.statement_timeout_s,
             on_group=metrics.group_appended,
             on_failure=metrics.append_failed,
         )
         sealer = Sealer(read_keys(settings.secret_keys), settings.digest_key)
-        appender.on_epoch(cache.enter_epoch)
-        appender.on_epoch(app.state.epoch.learn)
+        epoch.on_change(cache.enter_epoch)
         app.state.pool = pool
         app.state.checkpoints = checkpoints
         app.state.decider = Decider(
@@ -66,7 +67,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
             timeout_s=settings.command_timeout_s,
         )
         tasks = (checkpoints.run(), appender.run(), metrics.keep_sampling(appender, pool))
-        async with background(*tasks), known_credentials(app.state.authenticator, pool):
+        async with background(*tasks), known_credentials(app.state.authenticator, pool, epoch):
             yield
 
 

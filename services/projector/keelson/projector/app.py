@@ -73,7 +73,11 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pools and run the projections; put `pool` and `replica` into the application's state."""
     settings: ProjectorSettings = app.state.settings
     lock_timeout = str(int(settings.lock_timeout_s * 1000))
-    async with service_pool(NAME, settings, lock_timeout=lock_timeout) as pool, announcing_pool(settings) as announcers:
+    epoch = app.state.epoch
+    async with (
+        service_pool(NAME, settings, epoch, lock_timeout=lock_timeout) as pool,
+        announcing_pool(settings, epoch) as announcers,
+    ):
         leases = Leases(pool, mint_holder())
         runner = Runner(
             pool=pool,

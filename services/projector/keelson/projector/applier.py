@@ -49,10 +49,10 @@ class Applier:
                 return folded
             folded = fold_until(self._projection, batch, place.skips, stop)
 
-    async def stop(self, position: int, stop: Stop) -> None:
-        """Record why the projection does not go on from a position. Raises CheckpointMovedError and PASSING."""
+    async def stop(self, batch: Batch, stop: Stop) -> None:
+        """Record why the projection does not go on from a batch's end. Raises CheckpointMovedError and PASSING."""
         async with self._pool.acquire() as connection:
-            await checkpoints.stop(connection, self._projection, position, stop)
+            await checkpoints.stop(connection, self._projection, batch.end, batch.epoch, stop)
 
     async def _try_write(self, folded: Folded, place: Place, rate: float) -> Stop | None:
         """Write what was folded; or give the event that stops the projection, whatever the database said (F18)."""
@@ -82,7 +82,7 @@ class Applier:
     async def _write_in(self, connection: Connection, folded: Folded, rate: float) -> None:
         batch = folded.batch
         if batch.envelopes:
-            await checkpoints.move(connection, self._projection, batch.start, batch.end, rate)
+            await checkpoints.move(connection, self._projection, batch, rate)
             await write_rows(connection, folded.fold)
 
     async def _find_refused(self, batch: Batch, place: Place) -> int:

@@ -8,14 +8,15 @@ from keelson.events import Envelope, Event, Registry, UnknownEventError
 class Batch:
     """Events in order, without gaps, beginning after `start` and ending where a command ends.
 
-    `head` is the log's, of the same snapshot: a batch that ends there left nothing to read. `hearing` is for whoever
-    read it to tell what was heard of the log before.
+    `head` and `epoch` are the log's, of the same snapshot: a batch that ends at the head left nothing to read, and in
+    another epoch its events may be others. `hearing` is for whoever read it to tell what was heard of the log before.
     """
 
     def __init__(
-        self, start: int, envelopes: Sequence[Envelope], head: int, registry: Registry, hearing: int = 0
+        self, start: int, envelopes: Sequence[Envelope], head: int, registry: Registry, *, epoch: str, hearing: int = 0
     ) -> None:
         self.start = start
+        self.epoch = epoch
         self.hearing = hearing
         self.envelopes = envelopes
         self.head = head
@@ -72,6 +73,13 @@ class Batch:
         return self._part(0, count)
 
     def _part(self, begin: int, stop: int) -> "Batch":
-        part = Batch(self.start + begin, self.envelopes[begin:stop], self.head, self._registry, hearing=self.hearing)
+        part = Batch(
+            self.start + begin,
+            self.envelopes[begin:stop],
+            self.head,
+            self._registry,
+            epoch=self.epoch,
+            hearing=self.hearing,
+        )
         part._events = self._events[begin:stop]
         return part

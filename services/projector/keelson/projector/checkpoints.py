@@ -6,6 +6,7 @@ import msgspec
 
 from keelson.log.database import Connection, Database
 from keelson.log.queries import load
+from keelson.projector.batch import Batch
 from keelson.projector.folding import Stop
 from keelson.views import Projection, sql
 
@@ -19,7 +20,7 @@ _SEARCH = load(__file__, "search")
 
 
 class CheckpointMovedError(Exception):
-    """The checkpoint is not where this runner left it: another was there. Nothing was written (F17)."""
+    """The checkpoint is not where this runner left it, or the log not in its epoch. Nothing was written (F17, F26)."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,17 +98,18 @@ async def drop_all(connection: Connection, projection: Projection, schema: str) 
         await connection.execute(sql.drop(kind, name))
 
 
-async def move(connection: Connection, projection: Projection, position: int, to: int, rate: float) -> None:
-    """Move the checkpoint. Must be a page's first statement: it locks the row, and all who write come by here first.
+async def move(connection: Connection, projection: Projection, batch: Batch, rate: float) -> None:
+    """Move the checkpoint over a batch. Must be a page's first statement: it locks the row that all writers come by.
 
     Raises CheckpointMovedError.
     """
-    if await connection.execute(_MOVE, projection.name, projection.version, position, to, rate) != "UPDATE 1":
+    values = (batch.start, batch.end, rate, batch.epoch)
+    if await connection.execute(_MOVE, projection.name, projection.version, *values) != "UPDATE 1":
         raise CheckpointMovedError(projection.name)
 
 
-async def stop(connection: Connection, projection: Projection, position: int, why: Stop) -> None:
+async def stop(connection: Connection, projection: Projection, position: int, epoch: str, why: Stop) -> None:
     """Say that the projection does not go on from its position. Raises CheckpointMovedError."""
-    values = (why.state, why.position, why.event_type, why.message)
+    values = (why.state, why.position, why.event_type, why.message, epoch)
     if await connection.execute(_STOP, projection.name, projection.version, position, *values) != "UPDATE 1":
         raise CheckpointMovedError(projection.name)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from keelson.log.database import Pool, open_pool
+from keelson.log.epochs import Epochs
 from keelson.projector.settings import ProjectorSettings
 
 NAME = "projector"
@@ -12,7 +13,7 @@ OPERATOR_STATEMENT_TIMEOUT_S = 3600.0
 
 
 @asynccontextmanager
-async def announcing_pool(settings: ProjectorSettings) -> AsyncIterator[Pool]:
+async def announcing_pool(settings: ProjectorSettings, epochs: Epochs) -> AsyncIterator[Pool]:
     """Lend the pool that sends notifications: one connection.
 
     What it commits holds no data, so it need not wait for the disk; it holds the lock of notifications for less time.
@@ -23,6 +24,7 @@ async def announcing_pool(settings: ProjectorSettings) -> AsyncIterator[Pool]:
         acquire_timeout_s=settings.acquire_timeout_s,
         statement_timeout_s=settings.statement_timeout_s,
         application_name=f"keelson-{NAME}-announcer",
+        epochs=epochs,
         synchronous_commit="off",
     )
     try:

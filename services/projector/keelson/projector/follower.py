@@ -80,6 +80,7 @@ class Follower:
                 await self._follow()
             except CheckpointMovedError:
                 self._place = None
+                self._pages.forget()
                 self._leases.doubt(self.name)
                 log.info("checkpoint_moved", projection=self.name)
             except PASSING as error:
@@ -121,16 +122,16 @@ class Follower:
             self._announcer.announce(self.name, applied.batch.end)
             metrics.page_applied(self.name, done, self._applied_at - began_at)
         if applied.stop is not None:
-            await self._stop(applied.batch.end, applied.stop)
+            await self._stop(applied.batch, applied.stop)
 
-    async def _stop(self, position: int, stop: Stop) -> None:
+    async def _stop(self, batch: Batch, stop: Stop) -> None:
         """Record why the projection does not go on, and leave it to others."""
         self._place = None
         if stop.state == "behind_schema":
             self._unknown_at = stop.position
         else:
             self._stopped_at = stop.position
-        await self._applier.stop(position, stop)
+        await self._applier.stop(batch, stop)
         log.error("projection_stopped", projection=self.name, **msgspec.structs.asdict(stop))
         await self._leases.release([self.name])
 

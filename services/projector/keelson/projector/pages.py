@@ -19,7 +19,7 @@ T = TypeVar("T")
 KEPT_EVENTS = 20_000
 KEPT_BYTES = 32 * 1024 * 1024
 KEPT_BATCHES = 64
-# And for how long: much shorter than any restore takes, after which what was read may never have been.
+# And for how long.
 KEPT_S = 2.0
 # How long the end of the log is left alone after it was read: what comes in between makes one page for all
 # projections, and round trips are most of what a small page costs. The fuller the page was, the longer the rest: where
@@ -40,7 +40,7 @@ async def read_batch(db: Database, after: int, limit: int, registry: Registry = 
     envelopes = page.envelopes
     if envelopes and (envelopes[0].position != after + 1 or envelopes[-1].position != after + len(envelopes)):
         raise LogGapError(f"positions are missing in the log after {after}")
-    return Batch(after, envelopes, page.head, registry)
+    return Batch(after, envelopes, page.head, registry, epoch=page.epoch)
 
 
 async def read_through(
@@ -98,6 +98,11 @@ class Pages:
     def hear(self) -> None:
         """Take note that the log may hold more than what was read so far."""
         self._hearing += 1
+
+    def forget(self) -> None:
+        """Keep nothing of what was read: it may be of a lineage of the log that has ended."""
+        self._kept.clear()
+        self._kept_events = self._kept_bytes = 0
 
     def is_end(self, batch: Batch) -> bool:
         """Whether a batch went to the log's end, and nothing was heard of more since its reading began."""

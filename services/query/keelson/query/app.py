@@ -50,7 +50,8 @@ def build_app(settings: QuerySettings) -> Application:
 async def open_resources(app: Application) -> AsyncIterator[None]:
     """Open the pool and what reads by it; put `pool`, `feed`, `freshness` and `rows` into the application's state."""
     settings: QuerySettings = app.state.settings
-    async with service_pool(NAME, settings) as pool:
+    # It reads alone, and so can work on a standby too.
+    async with service_pool(NAME, settings, app.state.epoch, standby=True) as pool:
         listener = service_listener(NAME, settings, CHANNEL, LOG_CHANNEL)
         checkpoints = Checkpoints(pool, listener, app.state.epoch)
         app.state.pool = pool
@@ -58,7 +59,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         app.state.freshness = Freshness(pool, checkpoints)
         app.state.rows = RowReader(pool)
         async with (
-            known_credentials(app.state.authenticator, pool),
+            known_credentials(app.state.authenticator, pool, app.state.epoch),
             background(checkpoints.run(), app.state.rows.run(), app.state.feed.run()),
         ):
             yield

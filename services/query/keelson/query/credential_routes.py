@@ -54,7 +54,7 @@ def list_credentials(holders: View) -> Endpoint:
         floor = await state.freshness.await_view(request, parameters, view.projection)
         key, reach = key_of(request), request.state.reach
         page = await view.read_page(state.pool, {"holder_id": key}, reach=reach, after=after, limit=parameters.limit)
-        state.freshness.check(floor, view.projection, page.checkpoint)
+        state.freshness.check(floor, view.projection, page.checkpoint, page.epoch)
         headers = reflecting(page.checkpoint) | floor.headers
         # A holder never stops having existed, so a second snapshot can only know more of it.
         holder = (await state.rows.read(holders, key, reach=reach)).rows.get(key)

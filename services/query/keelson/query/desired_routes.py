@@ -183,7 +183,7 @@ async def _read(request: Request, view: View, filters: dict[str, str]) -> tuple[
     parameters = read_query(request, ReadParameters, not_built=NOT_BUILT_OF_DESIRED)
     floor = await state.freshness.await_view(request, parameters, view.projection)
     page = await view.read_page(state.pool, filters, reach=request.state.reach, after="", limit=_ALL)
-    state.freshness.check(floor, view.projection, page.checkpoint)
+    state.freshness.check(floor, view.projection, page.checkpoint, page.epoch)
     return page, reflecting(page.checkpoint) | floor.headers
 
 

@@ -10,7 +10,7 @@ from keelson.query.audit import EventItem, EventsQuery, read_events
 from keelson.query.endpoints import Endpoint, read_query, reflecting
 from keelson.query.feed.endpoint import await_events, stream_events, wants_stream
 from keelson.query.feed.events import require_within
-from keelson.query.freshness import Floor, require_epoch
+from keelson.query.freshness import Floor
 from keelson.query.history import HistoryItem, read_history
 from keelson.query.parameters import (
     EventsHeaders,
@@ -193,5 +193,4 @@ def _require_reached(parameters: ReadParameters, head: int, epoch: str) -> None:
     """Raise Problem `not_yet` if the log does not hold `min_position` yet: it is always current, nothing is awaited."""
     place = read_place(parameters.min_position) if parameters.min_position is not None else None
     if place is not None:
-        require_epoch(place, epoch)
-        Floor(place.position).check(head)
+        Floor(place.position, place.epoch).check(head, epoch)

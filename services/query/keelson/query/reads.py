@@ -1,4 +1,4 @@
-"""Reading views: rows and pages with the checkpoint that they reflect, in one statement and so one snapshot (F3)."""
+"""Reading views: rows and pages, with the checkpoint and the epoch that they reflect, in one snapshot (F3, F26)."""
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -16,24 +16,26 @@ from keelson.views.sql import select_page, select_rows
 # A row as clients see it, ready to be encoded; columns of JSON are passed through as they are stored.
 Row = dict[str, Any]
 
-# Before its columns, each row of the statements has the checkpoint, and whether it is a row at all.
-_LEADING = 2
+# Before its columns, each row of the statements has the checkpoint, the epoch, and whether it is a row at all.
+_LEADING = 3
 
 _select_rows = lru_cache(select_rows)
 _select_page = lru_cache(select_page)
 
 
 class RowsReading(msgspec.Struct, frozen=True):
-    """Those rows that were found, by their keys, as of the checkpoint."""
+    """Those rows that were found, by their keys, as of the checkpoint, in the epoch of the same snapshot."""
 
     checkpoint: int
+    epoch: str
     rows: dict[str, Row]
 
 
 class PageReading(msgspec.Struct, frozen=True):
-    """Rows in order, as of the checkpoint; `more` says that others follow."""
+    """Rows in order, as of the checkpoint, in the epoch of the same snapshot; `more` says that others follow."""
 
     checkpoint: int
+    epoch: str
     rows: list[Row]
     more: bool
 
@@ -52,7 +54,7 @@ class View:
         confined, mine = _confinement(reach)
         records = await _fetch(db, _select_rows(self.table, confined=confined), self.projection, keys, *mine)
         rows = {record[_LEADING]: self._row(record) for record in records if record["found"]}
-        return RowsReading(_checkpoint(records[0]), rows)
+        return RowsReading(*_reflected(records[0]), rows)
 
     async def read_page(
         self,
@@ -75,7 +77,7 @@ class View:
         )
         records = await _fetch(db, statement, self.projection, after, limit + 1, *filters.values(), *mine)
         rows = [self._row(record) for record in records[:limit] if record["found"]]
-        return PageReading(_checkpoint(records[0]), rows, more=len(records) > limit)
+        return PageReading(*_reflected(records[0]), rows, more=len(records) > limit)
 
     def _row(self, record: Any) -> Row:
         row = dict(zip(self._columns, tuple(record)[_LEADING:], strict=True))
@@ -98,6 +100,6 @@ async def _fetch(db: Database, statement: str, *args: Any) -> list[Any]:
         raise unavailable("The view behind this path has not been built yet, or not in this version") from None
 
 
-def _checkpoint(record: Any) -> int:
-    """Give the checkpoint; a projection that never ran reflects nothing."""
-    return record["checkpoint"] or 0
+def _reflected(record: Any) -> tuple[int, str]:
+    """Give the checkpoint and the epoch; a projection that never ran reflects nothing."""
+    return record["checkpoint"] or 0, record["epoch"]

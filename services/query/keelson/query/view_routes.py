@@ -74,7 +74,7 @@ def show_row(view: View) -> Endpoint:
         parameters = read_query(request, ReadParameters)
         floor = await state.freshness.await_view(request, parameters, view.projection)
         reading = await state.rows.read(view, key_of(request), reach=request.state.reach)
-        state.freshness.check(floor, view.projection, reading.checkpoint)
+        state.freshness.check(floor, view.projection, reading.checkpoint, reading.epoch)
         headers = reflecting(reading.checkpoint) | floor.headers
         found = reading.rows.get(key_of(request))
         if found is None:
@@ -118,7 +118,7 @@ def list_rows(view: View) -> Endpoint:
             limit=parameters.limit,
             deleted=parameters.deleted,
         )
-        state.freshness.check(floor, view.projection, page.checkpoint)
+        state.freshness.check(floor, view.projection, page.checkpoint, page.epoch)
         following = write_key_cursor(page.rows[-1]["id"]) if page.more else None
         rows = list(await complete(view, state.pool, page.rows, request.state.caller.grants))
         answer: ViewPage[Any] = ViewPage(items=rows, next=following, position=page.checkpoint)
@@ -149,7 +149,7 @@ def list_processes() -> Endpoint:
         floor = await state.freshness.await_view(request, parameters, processes.projection)
         key, reach = key_of(request), request.state.reach
         page = await processes.read_page(state.pool, {"env_id": key}, reach=reach, after="", limit=_ALL)
-        state.freshness.check(floor, processes.projection, page.checkpoint)
+        state.freshness.check(floor, processes.projection, page.checkpoint, page.epoch)
         headers = reflecting(page.checkpoint) | floor.headers
         # An environment never stops having existed, so a second snapshot can only confirm it.
         if not page.rows and key not in (await state.rows.read(envs, key, reach=reach)).rows:
@@ -186,7 +186,7 @@ def list_activity() -> Endpoint:
         page = await view.read_page(
             state.pool, filters, reach=request.state.reach, after=below, limit=parameters.limit, newest_first=True
         )
-        state.freshness.check(floor, view.projection, page.checkpoint)
+        state.freshness.check(floor, view.projection, page.checkpoint, page.epoch)
         following = write_key_cursor(str(page.rows[-1]["position"])) if page.more else None
         answer: ViewPage[Any] = ViewPage(items=page.rows, next=following, position=page.checkpoint)
         return JsonResponse(answer, headers=reflecting(page.checkpoint) | floor.headers)

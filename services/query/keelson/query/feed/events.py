@@ -87,6 +87,6 @@ def _entries(envelopes: list[Envelope], end: Position) -> list[Entry]:
 
 def require_within(after: Place, epoch: str, head: int) -> None:
     """Raise Problem `cursor_expired` for a cursor of another epoch, or beyond the head (F26, F30)."""
-    require_epoch(after, epoch)
+    require_epoch(after.epoch, epoch)
     if after.position > head:
         raise Problem("cursor_expired", f"The cursor is beyond the head, which is {head}")
