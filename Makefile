@@ -23,7 +23,7 @@ $(INSTALLED): requirements/dev.txt $(addsuffix /pyproject.toml,$(MEMBERS))
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(MEMBERS))
 	@touch $@
 
-run: $(INSTALLED) ## start PostgreSQL and the three services; Ctrl-C stops them
+run: $(INSTALLED) ## start PostgreSQL, the services, a scheduler and two nodes; Ctrl-C stops them
 	@exec $(BIN)/python -m keelson.local run
 
 demo: $(INSTALLED) ## a small company's platform from nothing, against a running stack

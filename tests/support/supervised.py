@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 
 from keelson.local.home import Dev, Home
+from keelson.local.instances import end_instances
 from keelson.local.process import Identity, end_process
 from keelson.local.server import data_folder
+from support.repository import ROOT
 from support.waiting import eventually, free_port
 
 READY = "KEELSON READY"
@@ -53,6 +55,7 @@ class Supervised:
                 stderr=output,
                 env={**os.environ, **self.environ, **settings},
                 start_new_session=True,
+                cwd=ROOT,
             )
         return self.process
 
@@ -82,13 +85,17 @@ class Supervised:
             self.process.wait(60.0)
         for identity in self.pids.values():
             end_process(identity, signal.SIGINT, grace_s=10.0)
+        for folder in Home(self.home).nodes.glob("*"):
+            end_instances(folder)
         shutil.rmtree(data_folder(self.home), ignore_errors=True)
 
 
 @contextmanager
 def supervised(home: Path) -> Iterator[Supervised]:
     """Lend a home with free ports; whatever runs on it is ended afterwards."""
-    ports = {f"KEELSON_{name}_PORT": str(free_port()) for name in ("COMMAND", "QUERY", "PROJECTOR", "DATABASE")}
+    ports = {
+        f"KEELSON_{name}_PORT": str(free_port()) for name in ("COMMAND", "QUERY", "PROJECTOR", "SCHEDULER", "DATABASE")
+    }
     stack = Supervised(home, {"KEELSON_HOME": str(home), **ports})
     try:
         yield stack

@@ -19,6 +19,8 @@ from support.supervised import READY, Supervised, read_json, supervised
 from support.waiting import eventually
 
 SERVICES = ("command", "projector", "query")
+CONVERGING = ("scheduler", "node-a", "node-b")
+CHILDREN = (*SERVICES, *CONVERGING)
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ async def test_it_says_ready_once_and_how_to_reach_it_and_leaves_nothing_behind(
     finally:
         await connection.close()
     pids = stack.pids
-    assert set(pids) == {"supervisor", "database", *SERVICES}
+    assert set(pids) == {"supervisor", "database", *CHILDREN}
     assert await stack.end(signal.SIGINT) == 0
     assert not file.exists()
     assert not [name for name, identity in pids.items() if identity.is_running()]
@@ -108,7 +110,7 @@ async def test_a_restart_goes_on_with_the_same_data_and_token(stack: Supervised)
 async def test_what_is_killed_is_started_again(stack: Supervised) -> None:
     await stack.start()
     org_id = await create_org(stack, "survivor")
-    for name in (*SERVICES, "database"):
+    for name in (*CHILDREN, "database"):
         killed = stack.pids[name]
         killed.signal(signal.SIGKILL)
         await eventually(partial(is_replaced, stack, name, killed), 30.0)
@@ -129,7 +131,7 @@ async def test_orphans_of_a_killed_supervisor_are_ended_by_the_next_start(stack:
     org_id = await create_org(stack, "orphaned")
     assert await stack.end(signal.SIGKILL) == -signal.SIGKILL
     orphans = stack.pids
-    assert set(orphans) == {"database", *SERVICES}
+    assert set(orphans) == {"database", *CHILDREN}
     await stack.start()
     assert not [name for name, identity in orphans.items() if identity.is_running()]
     assert stack.output.count("left behind") == len(orphans)
@@ -159,7 +161,7 @@ async def test_a_terminal_that_was_closed_leaves_nothing_running(stack: Supervis
     stack.launch(Path("/dev/full"))  # whatever is printed fails, as on a closed terminal
     await eventually((stack.home / "dev.json").exists, 60.0)
     pids = stack.pids
-    assert len(pids) == 5
+    assert len(pids) == 2 + len(CHILDREN)
     await stack.end(signal.SIGHUP)
     assert not [name for name, identity in pids.items() if identity.is_running()]
 

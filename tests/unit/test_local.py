@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -17,10 +19,19 @@ from keelson.local.demo.terminal import WIDTH, table
 from keelson.local.errors import LocalError
 from keelson.local.files import write_private
 from keelson.local.home import Dev, Home
+from keelson.local.instances import end_instances
 from keelson.local.process import Identity, end_process
 from keelson.local.settings import DEFAULT_PORTS, Settings
 
 PROGRAM = "import time; print('up', flush=True); time.sleep(60)"
+# Heeds no SIGTERM, and has a child in a session of its own.
+STUBBORN = """
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print("up", flush=True)
+signal.pause()
+"""
 
 
 def test_an_identity_names_one_process_and_not_its_heir() -> None:
@@ -105,8 +116,14 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     first = home.read_or_make_secrets(("keelson", "keelson_query"))
     assert home.read_or_make_secrets(("keelson",)) == first
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
-    made = {first.operator_token, first.idempotency_secret, first.secret_keys, first.digest_key}
-    assert len(made | set(first.passwords.values())) == 6
+    made = {
+        first.operator_token,
+        first.scheduler_token,
+        first.idempotency_secret,
+        first.secret_keys,
+        first.digest_key,
+    }
+    assert len(made | set(first.passwords.values())) == 7
 
 
 def test_a_home_of_an_earlier_version_gets_what_it_lacks_and_keeps_it(tmp_path: Path) -> None:
@@ -116,8 +133,41 @@ def test_a_home_of_an_earlier_version_gets_what_it_lacks_and_keeps_it(tmp_path: 
     first = home.read_or_make_secrets(("keelson",))
     assert (first.idempotency_secret, first.passwords) == ("secret", {"keelson": "password"})
     assert is_token(first.operator_token), "one of another form is nobody's"
+    assert is_token(first.scheduler_token)
     assert read_keys(first.secret_keys)
     assert home.read_or_make_secrets(("keelson",)) == first
+
+
+def test_what_a_node_runs_is_ended_with_its_children_and_what_is_of_another_is_not(tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_text('{"node_id": "node_1", "credential": "unread"}')
+    with started("node_1", STUBBORN) as stubborn, started("node_2", PROGRAM) as other:
+        assert end_instances(tmp_path, grace_s=0.2) == 2
+        assert stubborn.wait(1.0) == -signal.SIGKILL
+        assert not list(processes_told("KEELSON_NODE_ID=node_1"))
+        assert other.poll() is None
+        assert end_instances(tmp_path) == 0
+    assert end_instances(tmp_path / "of nobody") == 0
+
+
+@contextmanager
+def started(node_id: str, program: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program of a node until it says that it is up."""
+    with subprocess.Popen(  # noqa: S603 - our own
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ, "KEELSON_NODE_ID": node_id}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def processes_told(variable: str) -> Iterator[str]:
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable in file.read_text(errors="replace").split("\0"):
+                yield file.parent.name
 
 
 def test_a_home_has_one_owner_at_a_time(tmp_path: Path) -> None:

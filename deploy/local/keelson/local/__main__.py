@@ -29,7 +29,7 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="start PostgreSQL and the three services; Ctrl-C stops them")
+    commands.add_parser("run", help="start PostgreSQL, the services, a scheduler and two nodes; Ctrl-C stops them")
     commands.add_parser("demo", help="a small company's platform from nothing, against a running stack")
     commands.add_parser("docs", help="write what is generated from the code and committed anew")
     return parser.parse_args()

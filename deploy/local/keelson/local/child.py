@@ -42,6 +42,11 @@ class Child:
         return f"http://127.0.0.1:{self.environ['KEELSON_PORT']}"
 
     @property
+    def whereabouts(self) -> str:
+        """Where people find it, in words."""
+        return f"at {self.url}"
+
+    @property
     def pid(self) -> int | None:
         """Its pid while it runs."""
         process = self._process
@@ -123,6 +128,7 @@ _SUPERVISORS_OWN = {
     "KEELSON_COMMAND_PORT",
     "KEELSON_QUERY_PORT",
     "KEELSON_PROJECTOR_PORT",
+    "KEELSON_SCHEDULER_PORT",
     "KEELSON_DATABASE_PORT",
     "KEELSON_DATABASE_URL",
     "KEELSON_DATABASE_PASSWORD",

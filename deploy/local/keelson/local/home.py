@@ -27,6 +27,7 @@ class Secrets(msgspec.Struct, frozen=True):
     passwords: dict[str, str]
     secret_keys: str = msgspec.field(default_factory=lambda: f"first:{_encoded(secrets.token_bytes(32))}")
     digest_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
+    scheduler_token: str = msgspec.field(default_factory=new_token)
 
     @classmethod
     def generate(cls, roles: tuple[str, ...]) -> "Secrets":
@@ -58,6 +59,7 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.logs = folder / "logs"
+        self.nodes = folder / "nodes"
         self.dev_file = folder / "dev.json"
         self._pids_file = folder / "pids.json"
         self._running: dict[str, Identity] = {}
@@ -65,8 +67,7 @@ class Home:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Own the home until the block ends; raises LocalError if another supervisor does. A crash frees it."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.logs.mkdir(mode=0o700, exist_ok=True)
+        self.make_folders()
         # Not inherited by children, so that an orphan does not hold it.
         with (self.folder / "lock").open("w") as lock:
             try:
@@ -74,6 +75,12 @@ class Home:
             except BlockingIOError:
                 raise LocalError(self._already_running()) from None
             yield
+
+    def make_folders(self) -> None:
+        """Make the home's folders, readable by nobody else."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.logs, self.nodes):
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def read_or_make_secrets(self, roles: tuple[str, ...]) -> Secrets:
         """Return the home's secrets, made at its first start; a token that no principal can have is made anew."""
@@ -129,7 +136,8 @@ class Home:
         who = f" (pid {supervisor.pid})" if supervisor else ""
         return (
             f"a stack runs on {self.folder} already{who}: stop that one, or start another beside it by KEELSON_HOME, "
-            "KEELSON_COMMAND_PORT, KEELSON_QUERY_PORT, KEELSON_PROJECTOR_PORT and KEELSON_DATABASE_PORT"
+            "KEELSON_COMMAND_PORT, KEELSON_QUERY_PORT, KEELSON_PROJECTOR_PORT, KEELSON_SCHEDULER_PORT and "
+            "KEELSON_DATABASE_PORT"
         )
 
 

@@ -8,7 +8,13 @@ import msgspec
 
 from keelson.local.errors import LocalError
 
-DEFAULT_PORTS: Mapping[str, int] = {"command": 8081, "query": 8082, "projector": 8083, "database": 15432}
+DEFAULT_PORTS: Mapping[str, int] = {
+    "command": 8081,
+    "query": 8082,
+    "projector": 8083,
+    "scheduler": 8084,
+    "database": 15432,
+}
 
 EXPLANATION = """\
 settings, all optional, from the environment:
@@ -16,6 +22,7 @@ settings, all optional, from the environment:
   KEELSON_COMMAND_PORT    the command service's port (8081)
   KEELSON_QUERY_PORT      the query service's port (8082)
   KEELSON_PROJECTOR_PORT  the projector's port (8083)
+  KEELSON_SCHEDULER_PORT  the scheduler's port (8084)
   KEELSON_DATABASE_PORT   the embedded PostgreSQL's port (15432)
   KEELSON_DATABASE_URL    a database to use in place of an embedded one; its role will own the log, and must be allowed
                           to create roles; the service roles' passwords are set anew on that server
@@ -30,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     command_port: int
     query_port: int
     projector_port: int
+    scheduler_port: int
     database_port: int
     database_url: str | None
 

@@ -1,7 +1,7 @@
-"""`make run`: PostgreSQL and the three services under one roof, until Ctrl-C or SIGTERM.
+"""`make run`: PostgreSQL, the services, the scheduler and two nodes under one roof, until Ctrl-C or SIGTERM.
 
-Innermost stops first: the services, then the database. Everything that is started is noted in the home, so that the
-next start finds and ends what a killed supervisor left behind.
+Innermost stops first: the scheduler and the nodes with all that they run, the services, then the database. Everything
+that is started is noted in the home, so that the next start finds and ends what a killed supervisor left behind.
 """
 
 import asyncio
@@ -9,33 +9,33 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from keelson.client import Client, ClientError
 from keelson.local.child import Child, in_thread, service_environ
 from keelson.local.database import DATABASE, OWNER, prepare_foreign, prepare_log, prepare_server, with_role
 from keelson.local.errors import LocalError
 from keelson.local.home import Dev, Home, Secrets
 from keelson.local.keeper import kept_alive
+from keelson.local.nodes import ZONES, Machine
 from keelson.local.operator import make_operator
 from keelson.local.outdated import read_outdated, rebuild
 from keelson.local.postgres import HOST, Postgres
 from keelson.local.process import Identity, end_process
+from keelson.local.readiness import wait_until_ready
 from keelson.local.server import KeptPostgres, embedded_server
 from keelson.local.settings import Settings
 from keelson.log.roles import SERVICE_ROLES
 
 SERVICES = ("command", "projector", "query")
+# What needs no database, but the services: it stops before them.
+CONVERGING = ("scheduler", *ZONES)
 
-_READY_WITHIN_S = 90.0
-_POLL_INTERVAL_S = 0.1
 _ORPHAN_GRACE_S = 10.0
-# A service that ends so often before it was ever ready will not get there.
-_HOPELESS_STARTS = 5
 
 
 def run(environ: Mapping[str, str]) -> int:
@@ -98,16 +98,22 @@ class Supervisor:
         _check_free(self._settings.ports())
         self._home.note_running("supervisor", Identity.read(os.getpid()))
         async with self._database(server) as owner_url:
-            await self._make_operator(owner_url)
+            await self._make_operators(owner_url)
             services = self._services(owner_url)
             await self._rebuild_outdated(owner_url, services[SERVICES.index("projector")])
-            async with kept_alive(services, say, self._home.note_running):
-                await _wait_until_ready(services)
-                self._tell(owner_url)
-                try:
-                    await asyncio.get_running_loop().create_future()
-                finally:
-                    self._home.remove_dev()
+            async with (
+                kept_alive(services, say, self._home.note_running),
+                Client(*self._urls, self._secrets.operator_token) as operator,
+            ):
+                await wait_until_ready(services, say)
+                converging = await self._converging(operator)
+                async with kept_alive(converging, say, self._home.note_running):
+                    await wait_until_ready(converging, say)
+                    self._tell(owner_url)
+                    try:
+                        await asyncio.get_running_loop().create_future()
+                    finally:
+                        self._home.remove_dev()
 
     def _embedded_server(self) -> Postgres | None:
         if self._settings.database_url is not None:
@@ -116,8 +122,9 @@ class Supervisor:
         return embedded_server(self._home.folder, self._settings.database_port, log, self._environ)
 
     def _end_orphans(self, server: Postgres | None) -> None:
-        """End what a killed supervisor of this home left running: the services, then the database."""
-        for name, identity in sorted(self._home.read_running().items(), key=lambda item: item[0] == "database"):
+        """End what a killed supervisor of this home left running, in the order of a stop."""
+        order = {name: place for place, name in enumerate((*CONVERGING, *SERVICES, "database"))}
+        for name, identity in sorted(self._home.read_running().items(), key=lambda item: order.get(item[0], -1)):
             say(name, f"ending pid {identity.pid}, left behind by a supervisor that was killed")
             gentle = signal.SIGINT if name == "database" else signal.SIGTERM
             if not end_process(identity, gentle, grace_s=_ORPHAN_GRACE_S):
@@ -150,12 +157,17 @@ class Supervisor:
         applied = await prepare_log(owner_url)
         say("database", f"ready; migrations applied now: {', '.join(applied) or 'none, it is up to date'}")
 
-    async def _make_operator(self, owner_url: str) -> None:
-        token = self._secrets.operator_token
-        environ = service_environ(
-            self._environ, database_url=self._url_of("keelson_command", owner_url), operator_token=token
-        )
-        await make_operator(environ, token, self._home.open_log("bootstrap"))
+    async def _make_operators(self, owner_url: str) -> None:
+        """Let whoever runs the stack act as operator, and its scheduler."""
+        log = self._home.open_log("bootstrap")
+        for called, token in (
+            ("operator", self._secrets.operator_token),
+            ("scheduler", self._secrets.scheduler_token),
+        ):
+            environ = service_environ(
+                self._environ, database_url=self._url_of("keelson_command", owner_url), operator_token=token
+            )
+            await make_operator(environ, token, log, called=called)
 
     async def _rebuild_outdated(self, owner_url: str, projector: Child) -> None:
         for projection in await read_outdated(owner_url):
@@ -179,14 +191,35 @@ class Supervisor:
         )
         return Child(name, f"keelson.{name}", environ, self._home.open_log(name))
 
+    async def _converging(self, operator: Client) -> list[Child]:
+        """Give the scheduler and the nodes' agents, which know the stack by its APIs alone."""
+        command_url, query_url = self._urls
+        environ = service_environ(
+            self._environ,
+            command_url=command_url,
+            query_url=query_url,
+            token=self._secrets.scheduler_token,
+            port=self._settings.scheduler_port,
+        )
+        scheduler = Child("scheduler", "keelson.scheduler", environ, self._home.open_log("scheduler"))
+        try:
+            return [scheduler, *await Machine(self._home, self._environ, operator, self._urls).make_agents()]
+        except ClientError as error:
+            raise LocalError(f"the nodes cannot be let in: {error}") from error
+
+    @property
+    def _urls(self) -> tuple[str, str]:
+        """Where `command` and `query` answer."""
+        return (f"http://{HOST}:{self._settings.command_port}", f"http://{HOST}:{self._settings.query_port}")
+
     def _url_of(self, role: str, owner_url: str) -> str:
         return with_role(owner_url, role, self._secrets.passwords[role])
 
     def _tell(self, owner_url: str) -> None:
         settings = self._settings
         dev = Dev(
-            command_url=f"http://{HOST}:{settings.command_port}",
-            query_url=f"http://{HOST}:{settings.query_port}",
+            command_url=self._urls[0],
+            query_url=self._urls[1],
             projector_url=f"http://{HOST}:{settings.projector_port}",
             operator_token=self._secrets.operator_token,
             database_url=owner_url,
@@ -196,21 +229,6 @@ class Supervisor:
         say("files", f"{self._home.dev_file} (URLs and token), {self._home.logs} (logs)")
         say("next", "`make demo` in another terminal; Ctrl-C stops everything")
         _print("KEELSON READY")
-
-
-async def _wait_until_ready(services: list[Child]) -> None:
-    deadline = time.monotonic() + _READY_WITHIN_S
-    async with asyncio.TaskGroup() as group:
-        for service in services:
-            group.create_task(_wait_for(service, deadline))
-
-
-async def _wait_for(service: Child, deadline: float) -> None:
-    while (unreadiness := await service.read_unreadiness()) is not None:
-        if service.starts >= _HOPELESS_STARTS or time.monotonic() > deadline:
-            raise LocalError(f"{service.name} does not get ready: {unreadiness}; see {service.log}")
-        await asyncio.sleep(_POLL_INTERVAL_S)
-    say(service.name, f"ready at {service.url}")
 
 
 def _check_free(ports: Mapping[str, int]) -> None:

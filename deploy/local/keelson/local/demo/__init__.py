@@ -1,44 +1,75 @@
 """`make demo`: two organisations on one platform, from nothing; then what the views say, and who did what and why."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
-from keelson.client import ClientError
-from keelson.local.demo import bakery, recovery, refusals, revocation, secrets, tenants
+from keelson.client import Client, ClientError
+from keelson.local.demo import bakery, recovery, refusals, revocation, rollout, secrets, tenants
 from keelson.local.demo.report import print_report
+from keelson.local.demo.running import lights_out
 from keelson.local.demo.telling import Telling
 from keelson.local.demo.terminal import heading, say
 from keelson.local.errors import LocalError
-from keelson.local.home import Home
+from keelson.local.home import Dev, Home
+from keelson.local.keeper import kept_alive
+from keelson.local.nodes import Machine
+from keelson.local.readiness import wait_until_ready
 from keelson.local.settings import Settings
 
 
 def run_demo(environ: Mapping[str, str]) -> int:
     """Tell the story against the stack of KEELSON_HOME; it can be told again and again."""
-    dev = Home(Settings.load(environ).home).read_dev()
+    home = Home(Settings.load(environ).home)
+    dev = home.read_dev()
 
     async def tell() -> None:
         async with Telling(dev.command_url, dev.query_url) as telling:
             operator = await telling.enter("operator", dev.operator_token)
-            org_id = await _tell(telling)
-            await print_report(operator.client, org_id, telling.position)
+            async with _some_nodes(home, dev, environ, operator.client), lights_out(telling) as env_ids:
+                org_id = await _tell(telling, env_ids)
+                await print_report(operator.client, org_id, telling.position)
         _print_where_next(dev.query_url)
 
     try:
         asyncio.run(tell())
-    except ClientError as error:
-        raise LocalError(f"the demo cannot go on: {error}") from error
+    except* ClientError as errors:
+        raise LocalError(f"the demo cannot go on: {_first_of(errors)}") from errors
     return 0
 
 
-async def _tell(telling: Telling) -> str:
-    """Tell every chapter; return the id of the organisation that it is about."""
+@asynccontextmanager
+async def _some_nodes(home: Home, dev: Dev, environ: Mapping[str, str], operator: Client) -> AsyncIterator[None]:
+    """Let this machine be the stack's nodes while the block runs, if it has none that takes instances."""
+    if [node async for node in operator.nodes.list(state="active")]:
+        yield
+        return
+    say(heading("The stack has no nodes"), "This machine is two of them for as long as the story is told.", "")
+    home.make_folders()
+    agents = await Machine(home, environ, operator, (dev.command_url, dev.query_url)).make_agents()
+    async with kept_alive(agents, _say_of, lambda _name, _identity: None):
+        await wait_until_ready(agents, _say_of)
+        yield
+
+
+def _first_of(error: BaseException) -> BaseException:
+    return _first_of(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _say_of(name: str, line: str) -> None:
+    say(f"  {name:<11}{line}")
+
+
+async def _tell(telling: Telling, env_ids: list[str]) -> str:
+    """Tell every chapter; return the id of the organisation that it is about, and note its environments in a list."""
     company, neighbour = await tenants.found(telling)
-    platform = await bakery.build(telling, company)
+    platform = await bakery.build(telling, company, env_ids)
     await tenants.look_over_the_fence(telling, company, neighbour, platform)
     await secrets.run_with_secrets(telling, company, platform)
     release_id = await revocation.lose_a_token(telling, company, platform)
-    await recovery.break_and_roll_back(telling, company, platform, release_id)
+    before = telling.position
+    await rollout.roll_out(telling, company, platform, release_id)
+    await recovery.break_and_roll_back(telling, company, platform, before)
     await refusals.be_refused(telling, company, platform)
     return company.org_id
 

@@ -1,38 +1,50 @@
 """The bakery's platform: a project, two apps, environments, releases, deploys, and hostnames that lead there."""
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from keelson.client.commands.app import CreateApp
-from keelson.client.commands.deploy import CreateDeploy, SetDeployStatus
+from keelson.client.commands.deploy import CreateDeploy
 from keelson.client.commands.env import CreateEnv, ScaleEnv, SetEnvConfig
 from keelson.client.commands.project import CreateProject
 from keelson.client.commands.release import CreateRelease, Health, Port, Process, Source
 from keelson.client.commands.route import CreateRoute, DeleteRoute, UpdateRoute
+from keelson.local.demo.asking import ask_each
+from keelson.local.demo.running import see_deployed, see_running
 from keelson.local.demo.telling import Actor, Company, Telling
 
 MIB = 1024 * 1024
 
+# What the bakery runs is small: a greeter in the place of each service, and of what nobody asks a command that waits.
+_GREETER = ["python3", "examples/greeter/greeter.py"]
+_WAITS = ["sleep", "infinity"]
 STOREFRONT = {
     "web": Process(
-        command=["gunicorn", "storefront.wsgi", "--bind", "0.0.0.0:8000"],
+        command=_GREETER,
         ports=[Port(name="http", port=8000)],
         cpu_millis=500,
-        memory_bytes=512 * MIB,
+        memory_bytes=64 * MIB,
         health=Health(path="/healthz", port="http", interval_s=5),
     ),
-    "worker": Process(command=["python", "-m", "storefront.worker"], memory_bytes=384 * MIB),
+    "worker": Process(command=_WAITS, memory_bytes=16 * MIB),
 }
 ORDERS = {
     "api": Process(
-        command=["uvicorn", "orders.app:app", "--port", "9000"],
-        ports=[Port(name="http", port=9000), Port(name="metrics", port=9090)],
-        health=Health(path="/readyz", port="http"),
+        command=_GREETER,
+        ports=[Port(name="http", port=9000)],
+        memory_bytes=64 * MIB,
+        health=Health(path="/healthz", port="http"),
         needs_secrets=True,
     ),
-    "scheduler": Process(command=["python", "-m", "orders.scheduler"], cpu_millis=100),
+    "mailer": Process(command=_WAITS, cpu_millis=100, memory_bytes=16 * MIB),
 }
+
+_TEXT = """
+Its owner declares what should be. The scheduler places what that takes on nodes by commands of its own, and their
+agents run it: each service is a greeter here, of examples/greeter. A deploy has succeeded when all is ready.
+"""
 
 
 class Platform(NamedTuple):
@@ -46,31 +58,17 @@ class Platform(NamedTuple):
     back_office: str
 
 
-async def build(telling: Telling, company: Company) -> Platform:
-    """Create all of it, let it go live, and let it grow."""
-    telling.chapter(
-        "What a small company does",
-        "Its owner acts. What becomes of a deploy is for whoever runs it to say; here that is the operator.",
-    )
-    owner, operator = telling[company.owner], telling["operator"]
+async def build(telling: Telling, company: Company, env_ids: list[str]) -> Platform:
+    """Create all of it, let it go live, let it grow, and see what runs; note each environment in `env_ids`."""
+    telling.chapter("What a small company does", _TEXT)
+    owner = telling[company.owner]
     platform = await _lay_out(owner, company)
-    await _go_live(owner, operator, platform)
+    env_ids += (platform.staging, platform.production, platform.back_office)
+    await _go_live(telling, owner, platform)
     await _open_doors(owner, company, platform)
-    await _grow(owner, platform)
+    await _grow(telling, owner, platform)
+    await ask_each(telling, owner, platform.production, "web")
     return platform
-
-
-async def deploy(owner: Actor, operator: Actor, command: CreateDeploy, where: str, reason: str) -> None:
-    """Deploy a release, and report that all went well."""
-    await succeed(operator, (await owner.do(command, where, reason)).deploy_id, where)
-
-
-async def succeed(operator: Actor, deploy_id: str, where: str) -> None:
-    """Report a deploy's way to success."""
-    rolling = SetDeployStatus(deploy_id=deploy_id, status="rolling", message="replicas start")
-    await operator.do(rolling, where, "rolling: replicas start")
-    succeeded = SetDeployStatus(deploy_id=deploy_id, status="succeeded", message="all replicas ready")
-    await operator.do(succeeded, where, "succeeded: all replicas ready")
 
 
 def release_of(app_id: str, app: str, number: int, processes: Mapping[str, Process]) -> CreateRelease:
@@ -104,26 +102,36 @@ async def _env(owner: Actor, app_id: str, name: str, called: str, reason: str) -
     return (await owner.do(CreateEnv(app_id=app_id, name=name), called, reason)).env_id
 
 
-async def _go_live(owner: Actor, operator: Actor, platform: Platform) -> None:
+async def _go_live(telling: Telling, owner: Actor, platform: Platform) -> None:
+    """Deploy into every environment, and see all of them come to run it, at the same time."""
     shop = release_of(platform.storefront, "storefront", 1, STOREFRONT)
     first = (await owner.do(shop, "storefront 1", "first version of the shop")).release_id
     ledger = release_of(platform.orders, "orders", 1, ORDERS)
     taking = (await owner.do(ledger, "orders 1", "first version of order taking")).release_id
+    deploys, started = [], time.monotonic()
     for env_id, release_id, where, reason in (
         (platform.staging, first, "staging", "does it start at all?"),
-        (platform.back_office, taking, "orders production", "orders before the shop"),
+        (platform.back_office, taking, "orders production", "takes what the shop sells"),
         (platform.production, first, "production", "opening day"),
     ):
-        await deploy(owner, operator, CreateDeploy(env_id=env_id, release_id=release_id), where, reason)
+        command = CreateDeploy(env_id=env_id, release_id=release_id)
+        deploys.append(((await owner.do(command, where, reason)).deploy_id, where))
+    for deploy_id, where in deploys:
+        await see_deployed(telling, owner, deploy_id, where, since=started)
+
+
+def shop_of(company: Company) -> str:
+    """Give the hostname of its shop; all companies share one space of them, so the company's name is in each."""
+    return f"shop.{company.name}.example"
 
 
 async def _open_doors(owner: Actor, company: Company, platform: Platform) -> None:
-    """Let hostnames lead to what runs; all companies share one space of them, so the company's name is in each."""
-    next_shop, www, shop = (f"{name}.{company.name}.example" for name in ("next", "www", "shop"))
+    """Let hostnames lead to what runs."""
+    next_shop, www = (f"{name}.{company.name}.example" for name in ("next", "www"))
     preview = await _route(owner, platform.staging, next_shop, "the bakers try releases here")
     await owner.do(DeleteRoute(route_id=preview), next_shop, "the bakers have seen enough")
     route_id = await _route(owner, platform.production, www, "customers come by this name")
-    await owner.do(UpdateRoute(route_id=route_id, hostname=shop), shop, "it is a shop now")
+    await owner.do(UpdateRoute(route_id=route_id, hostname=shop_of(company)), shop_of(company), "it is a shop now")
 
 
 async def _route(owner: Actor, env_id: str, hostname: str, reason: str) -> str:
@@ -131,10 +139,13 @@ async def _route(owner: Actor, env_id: str, hostname: str, reason: str) -> str:
     return (await owner.do(command, hostname, reason)).route_id
 
 
-async def _grow(owner: Actor, platform: Platform) -> None:
-    variables = {"ORDERS_URL": "http://orders.internal:9000", "BANNER": "Cake sale on Saturday"}
+async def _grow(telling: Telling, owner: Actor, platform: Platform) -> None:
+    started = time.monotonic()
+    variables = {"ORDERS_URL": "http://orders.internal:9000", "GREETING": "Cake sale on Saturday"}
     await owner.do(SetEnvConfig(env_id=platform.production, variables=variables), "production", "announce the sale")
-    bigger = ScaleEnv(env_id=platform.production, replicas={"web": 4, "worker": 2})
+    bigger = ScaleEnv(env_id=platform.production, replicas={"web": 3, "worker": 2})
     await owner.do(bigger, "production", "Saturday's cake sale")
-    busier = ScaleEnv(env_id=platform.back_office, replicas={"api": 3})
+    busier = ScaleEnv(env_id=platform.back_office, replicas={"api": 2})
     await owner.do(busier, "orders production", "the sale brings more orders")
+    await see_running(telling, owner, platform.production, "production", since=started)
+    await see_running(telling, owner, platform.back_office, "orders production", since=started)

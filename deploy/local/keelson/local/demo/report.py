@@ -1,5 +1,6 @@
 """What the views say of one organisation, and its audit trail."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ async def print_report(client: Client, org_id: str, position: int) -> None:
     _print_routes(rows.routes, rows.names)
     say(heading("Deploys"))
     _print_deploys(rows.deploys, rows.names)
-    say(heading("The audit trail: every event, who, what, when and why"))
+    say(heading("The audit trail: who, what, when and why"))
     _print_events(events, {**rows.names, org_id: org.name})
     await _print_lag(client)
 
@@ -53,11 +54,12 @@ async def _read(client: Client, org_id: str, position: int) -> _Rows:
     members = [row async for row in client.members.list(org_id=org_id, min_position=position)]
     principals = [row async for row in client.principals.list(min_position=position)]
     nodes = [row async for row in client.nodes.list(min_position=position)]
+    instances = client.instances.list(org_id=org_id, min_position=position)
     return _Rows(
         envs=envs,
         deploys=[row async for row in client.deploys.list(org_id=org_id, min_position=position)],
         routes=[row async for row in client.routes.list(org_id=org_id, min_position=position)],
-        instances=[row async for row in client.instances.list(org_id=org_id, min_position=position)],
+        instances=[row async for row in instances if row.status != "stopped"],
         names={row.id: row.name for row in projects}
         | {row.id: row.name for row in apps}
         | {row.id: row.name for row in envs}
@@ -72,9 +74,9 @@ def _release_names(releases: Iterable[ReleaseRow], apps: Mapping[str, str]) -> d
 
 
 def _actor_names(members: Iterable[Member], principals: Iterable[PrincipalRow]) -> dict[str, str]:
-    """Give members as they are called, and the platform's principals, who are operators, as such."""
+    """Give members as they are called, and the platform's principals by what they are: operators, the scheduler."""
     people = {row.id: row.name or (row.email or row.id).partition("@")[0] for row in members}
-    return people | {row.id: row.name if row.org_id else "operator" for row in principals}
+    return people | {row.id: row.name if row.org_id else row.name.partition("-")[0] for row in principals}
 
 
 def _busiest(envs: Iterable[EnvRow]) -> EnvRow:
@@ -152,9 +154,10 @@ def _print_deploys(deploys: Iterable[DeployRow], names: Mapping[str, str]) -> No
 
 
 def _print_events(events: Sequence[EventItem], names: Mapping[str, str]) -> None:
+    """Print each event, and of those of instances, which are many, by whom and how many there are."""
     rows = []
     command_id = None
-    for event in events:
+    for event in (event for event in events if event.aggregate_type != "instance"):
         # The events of one command have one reason; it is said once.
         reason = '"' if event.command_id == command_id else event.reason
         command_id = event.command_id
@@ -162,6 +165,9 @@ def _print_events(events: Sequence[EventItem], names: Mapping[str, str]) -> None
         who = names.get(event.actor_id, event.actor_id)
         rows.append((event.position, time, who, event.type, _subject(event, names), reason))
     say(table(("at", "UTC", "who", "what", "of", "why"), rows))
+    by = Counter(names.get(event.actor_id, event.actor_id) for event in events if event.aggregate_type == "instance")
+    counts = ", ".join(f"{count} by {name}" for name, count in sorted(by.items()))
+    say("", paragraph(f"And {by.total()} events of instances, by which what was declared came to run: {counts}."))
 
 
 def _subject(event: EventItem, names: Mapping[str, str]) -> str:

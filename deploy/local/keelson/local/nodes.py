@@ -1,0 +1,129 @@
+"""The nodes of `make run`: two machines that are one, each with an agent that runs what is placed there."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from keelson.client import Client, ClientError, ProblemError
+from keelson.client.reads.nodes import Node
+from keelson.local.child import Child, in_thread, service_environ
+from keelson.local.home import Home
+from keelson.local.instances import end_instances, read_node_id
+
+# By the nodes' names, in which failure domain each is; spread over two, as real machines would be.
+ZONES = {"node-a": "a", "node-b": "b"}
+MEMORY_BYTES = 2 * 1024**3
+
+_REASON = "a node of this machine"
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeAgent(Child):
+    """`python -m keelson.agent`; ready when the control plane has heard of it since it was made.
+
+    When it has stopped, nothing runs that it has started.
+    """
+
+    folder: Path
+    operator: Client
+    heard_before: datetime | None
+
+    @property
+    def whereabouts(self) -> str:
+        """Where people find it, in words."""
+        return f"with its instances and their logs in {self.folder}"
+
+    async def stop(self, grace_s: float = 15.0) -> None:
+        """Stop it, and end what it ran, also where it had been killed before."""
+        await Child.stop(self, grace_s)
+        await in_thread(lambda: end_instances(self.folder))
+
+    async def read_unreadiness(self) -> str | None:
+        """Ask the control plane whether it has heard of it: None if so, else what is missing, in words."""
+        try:
+            node = await _read_node(self.operator, self.name)
+        except ClientError as error:
+            return str(error)
+        return None if node and node.heartbeat_at not in (None, self.heard_before) else "was not heard of yet"
+
+
+class Machine:
+    """This machine, which can be the nodes of a stack.
+
+    What its nodes run finds its files from the current folder, and its programs by the PATH of `inherited`, after this
+    Python's own: `python3` in a command is this one.
+    """
+
+    def __init__(self, home: Home, inherited: Mapping[str, str], operator: Client, urls: tuple[str, str]) -> None:
+        self._home = home
+        self._inherited = inherited
+        self._operator = operator
+        self._urls = urls
+
+    async def make_agents(self) -> list[Child]:
+        """Make an agent for each node, with a token for those that have not enrolled. Raises ClientError."""
+        position = (await self._operator.projections.list()).head
+        return [await self._make_agent(name, position) for name in ZONES]
+
+    async def _make_agent(self, name: str, position: int) -> NodeAgent:
+        folder = self._home.nodes / name
+        environ = self._environ(name, folder)
+        if not await _is_known(folder, self._operator, position):
+            environ["KEELSON_ENROLLMENT_TOKEN"] = await _admit(self._operator)
+        node = await _read_node(self._operator, name)
+        return NodeAgent(
+            name,
+            "keelson.agent",
+            environ,
+            self._home.open_log(name),
+            folder=folder,
+            operator=self._operator,
+            heard_before=node.heartbeat_at if node else None,
+        )
+
+    def _environ(self, name: str, folder: Path) -> dict[str, str]:
+        environ = service_environ(
+            self._inherited,
+            command_url=self._urls[0],
+            query_url=self._urls[1],
+            state=str(folder),
+            node_name=name,
+            cpu_millis=1000 * (os.cpu_count() or 1),
+            memory_bytes=MEMORY_BYTES,
+            labels=f"zone={ZONES[name]}",
+            driver="process",
+            process_root=str(Path.cwd()),
+        )
+        path = (str(Path(sys.executable).parent), self._inherited.get("PATH", os.defpath))
+        return {**environ, "PATH": os.pathsep.join(path)}
+
+
+async def _is_known(folder: Path, operator: Client, position: int) -> bool:
+    """Tell whether a folder is a node's that this log knows; what is kept of another log's node is removed."""
+    node_id = read_node_id(folder)
+    if node_id is None:
+        return False
+    try:
+        node = await operator.nodes.get(node_id, min_position=position)
+    except ProblemError as problem:
+        if problem.code != "not_found":
+            raise
+    else:
+        if node.deleted_at is None:
+            return True
+    await in_thread(lambda: end_instances(folder))
+    shutil.rmtree(folder)
+    return False
+
+
+async def _admit(operator: Client) -> str:
+    answer = await operator.node.create_enrollment_token(reason=_REASON)
+    return str(answer.result.token)
+
+
+async def _read_node(operator: Client, name: str) -> Node | None:
+    return next(iter([row async for row in operator.nodes.list(name=name)]), None)
