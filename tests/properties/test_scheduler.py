@@ -17,10 +17,10 @@ import pytest
 
 from keelson.scheduler.domain import actions, placement, rollout
 from keelson.scheduler.domain.actions import AnyAction, lane_of
-from keelson.scheduler.domain.model import World
 from keelson.scheduler.domain.plan import Plan, plan
 from keelson.scheduler.domain.rollout import Bounds
 from keelson.scheduler.domain.signs import Signs
+from keelson.scheduler.domain.world import World
 from support.convergence import MIB, Broken, ControlPlane, Refused, make_process
 
 SEEDS = range(60)

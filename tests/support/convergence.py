@@ -25,7 +25,8 @@ from keelson.events.node import NodeEnrolled, NodeEnrollmentCreated, NodeState, 
 from keelson.events.release import Process, ReleaseCreated
 from keelson.events.secret import SecretCreated, SecretVersionSet
 from keelson.scheduler.domain.actions import Allocate, AnyAction, Drain, EndLost, SetDeployStatus, SetNodeState
-from keelson.scheduler.domain.model import Fact, World
+from keelson.scheduler.domain.model import Fact
+from keelson.scheduler.domain.world import World
 
 MIB = 1024 * 1024
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

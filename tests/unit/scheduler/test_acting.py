@@ -11,7 +11,7 @@ from keelson.client import ProblemError, UnreachableError
 from keelson.scheduler import acting
 from keelson.scheduler.acting import Actor
 from keelson.scheduler.domain.actions import Allocate, AnyAction, Drain, EndLost, Seen, SetDeployStatus, SetNodeState
-from keelson.scheduler.domain.model import World
+from keelson.scheduler.domain.world import World
 from support.waiting import eventually
 
 
@@ -190,9 +190,16 @@ async def test_a_conflict_is_no_trouble_and_a_defect_is_until_something_is_done(
         stage.offer(allocate(1))
         await stage.settle(2)
         assert str(stage.actor.trouble) == "commands are refused"
+        stage.now += acting.TROUBLE_S
+        assert not stage.actor.trouble
 
+        stage.client.failures = [problem("forbidden")]
         stage.offer(allocate(1))
         await stage.settle(3)
+        assert str(stage.actor.trouble) == "commands are refused"
+
+        stage.offer(allocate(1))
+        await stage.settle(4)
         assert not stage.actor.trouble
 
 

@@ -35,6 +35,8 @@ REST_FIRST_S = 0.05
 REST_MAX_S = 5.0
 SEEN_TIMEOUT_S = 5.0
 REFUSING_S = 5.0
+# What went wrong longer ago has not gone wrong again: whatever is still to be done was tried since.
+TROUBLE_S = 20.0
 
 _log = structlog.get_logger()
 
@@ -60,7 +62,14 @@ class Actor:
         self._busy: set[str] = set()
         self._failures: dict[str, int] = {}
         self._refusing: dict[str, float] = {}
-        self.trouble: str | None = None
+        self._trouble: tuple[str, float] | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps commands from being done, if anything went wrong lately and nothing went right since."""
+        if self._trouble is None or self._monotonic() - self._trouble[1] >= TROUBLE_S:
+            return None
+        return self._trouble[0]
 
     @property
     def refusing(self) -> frozenset[str]:
@@ -127,10 +136,11 @@ class Actor:
     def _note(self, kind: str, outcome: Outcome, error: ClientError | None) -> None:
         metrics.acted(kind, outcome)
         if outcome == "failed":
-            self.trouble = "commands are refused" if isinstance(error, ProblemError) else "commands are not answered"
+            what = "commands are refused" if isinstance(error, ProblemError) else "commands are not answered"
+            self._trouble = (what, self._monotonic())
             _log.warning("action_failed", action=kind, error=str(error))
         else:
-            self.trouble = None
+            self._trouble = None
             _log.debug("action", action=kind, outcome=outcome, error=str(error) if error else None)
 
     async def _send(self, action: AnyAction) -> int:

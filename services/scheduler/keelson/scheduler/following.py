@@ -11,7 +11,8 @@ from keelson.client import ProblemError
 from keelson.client.reads.events import EventItem
 from keelson.client.stream import Change, FeedItem, Resync
 from keelson.events import REGISTRY, UnknownEventError
-from keelson.scheduler.domain.model import Fact, World
+from keelson.scheduler.domain.model import Fact
+from keelson.scheduler.domain.world import World
 
 # What begins after a cursor, at the beginning for None.
 Feed = Callable[[str | None], AsyncGenerator[FeedItem, None]]

@@ -4,9 +4,9 @@ from collections import Counter as Tally
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from keelson.scheduler.domain.model import World
 from keelson.scheduler.domain.plan import Plan
 from keelson.scheduler.domain.rollout import standing_of
+from keelson.scheduler.domain.world import World
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from keelson.events.instance import InstanceStatusChanged
 from keelson.scheduler.domain.actions import DeployOutcome, Seen, SetDeployStatus
-from keelson.scheduler.domain.model import Deploy, Env, Instance, World
+from keelson.scheduler.domain.model import Deploy, Env, Instance
 from keelson.scheduler.domain.rollout import standing_of
+from keelson.scheduler.domain.world import World
 
 # Text of the API.
 MAX_MESSAGE = 500

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator
 
 from keelson.events.node import NodeState
 from keelson.scheduler.domain.actions import MAX_PARTS, EndLost, Seen, SetNodeState
-from keelson.scheduler.domain.model import LOST, Node, World
+from keelson.scheduler.domain.model import LOST, Node
 from keelson.scheduler.domain.signs import Signs
+from keelson.scheduler.domain.world import World
 
 # A node that is disabled takes nothing and keeps what it has; nobody waits for its heartbeats.
 _WATCHED = ("active", "draining")

@@ -4,7 +4,8 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from keelson.scheduler.domain.model import Instance, Node, World
+from keelson.scheduler.domain.model import Instance, Node
+from keelson.scheduler.domain.world import World
 
 # How good a node is, the least being the best: how many there are in its domain, and on it, and then the place of the
 # node among those with the most memory left.

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from keelson.scheduler.domain.actions import AnyAction
 from keelson.scheduler.domain.deploys import advance
-from keelson.scheduler.domain.model import World
 from keelson.scheduler.domain.nodes import end_lost, watch
 from keelson.scheduler.domain.placement import Room
 from keelson.scheduler.domain.rollout import Bounds, roll
 from keelson.scheduler.domain.signs import Signs
+from keelson.scheduler.domain.world import World
 
 
 class Plan(NamedTuple):

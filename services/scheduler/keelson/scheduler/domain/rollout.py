@@ -11,8 +11,9 @@ import msgspec
 
 from keelson.scheduler.domain.actions import MAX_PARTS, Allocate, AnyAction, Drain, Seen
 from keelson.scheduler.domain.ids import instance_id
-from keelson.scheduler.domain.model import Instance, Workload, World
+from keelson.scheduler.domain.model import Instance, Workload
 from keelson.scheduler.domain.placement import Room, Spread
+from keelson.scheduler.domain.world import World
 
 # So many at once: the next plan goes on, and knows more by then.
 MAX_ALLOCATED = 20
