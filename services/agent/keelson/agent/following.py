@@ -1,14 +1,14 @@
 """Following what the node should be doing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
 from keelson.client import Client, Confirmed, Desired, ProblemError, UnreachableError
 
 
-async def follow_desired(client: Client, node_id: str, known: str | None) -> AsyncIterator[Desired | Confirmed]:
+async def follow_desired(client: Client, node_id: str, known: str | None) -> AsyncGenerator[Desired | Confirmed, None]:
     """Ask once a second, as long as services do not stream desired state."""
     while True:
         try:
