@@ -222,9 +222,3 @@ async def test_one_that_was_replaced_by_another_of_its_name_is_ended_and_started
         control_plane.says.put_nowait(snapshot(3, wanted(1, spec_hash="1" * 64), epoch="new"))
         await eventually(lambda: node.driver.runs.get(ONE) not in (None, first))
         assert not first.runs
-
-
-@pytest.fixture(autouse=True)
-def _streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Follow by the stream."""
-    monkeypatch.setattr(module, "follow_desired", lambda client, node_id, known: client.follow_desired(node_id, known))

@@ -9,7 +9,6 @@ import structlog
 
 from keelson.agent.contact import Contact, Silence
 from keelson.agent.driver import Driver
-from keelson.agent.following import follow_desired
 from keelson.agent.heartbeats import beat
 from keelson.agent.reconcile import (
     Drain,
@@ -115,7 +114,7 @@ class Agent:
 
     async def _listen(self, contact: Contact, silence: Silence) -> None:
         known = None if self._desired is None else self._desired.cursor
-        async with aclosing(follow_desired(self._client, self._node_id, known)) as items:
+        async with aclosing(self._client.follow_desired(self._node_id, known)) as items:
             async for item in items:
                 contact.made()
                 silence.heard()
