@@ -304,8 +304,7 @@ def overbook(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def init(self: placement.Room, world: World, refusing: frozenset[str] = frozenset()) -> None:
         real(self, world, refusing)
-        for nodes in self._domains.values():
-            nodes[:] = [(used_up - 200 * MIB, node_id) for used_up, node_id in nodes]
+        self._free = {node_id: free + 200 * MIB for node_id, free in self._free.items()}
 
     monkeypatch.setattr(placement.Room, "__init__", init)
 

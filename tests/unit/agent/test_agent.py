@@ -198,13 +198,16 @@ async def test_heartbeats_say_how_far_it_has_seen_the_log_and_what_it_runs() -> 
         await eventually(lambda: control_plane.beats[-1] == expected)
 
 
+class FullDisk(MemoryKeeper):
+    """Keeps nothing."""
+
+    def write_desired(self, desired: DesiredFile) -> None:
+        """Fail."""
+        raise OSError(28, f"No space left on device for {desired.version}")
+
+
 async def test_a_disk_that_is_full_stops_nothing() -> None:
-    node = Node()
-
-    def write_desired(_desired: DesiredFile) -> None:
-        raise OSError(28, "No space left on device")
-
-    node.keeper.write_desired = write_desired  # type: ignore[method-assign]
+    node = Node(keeper=FullDisk())
     async with node.agent() as control_plane:
         control_plane.says.put_nowait(snapshot(6, wanted(1)))
         await eventually(lambda: node.running == {ONE})
@@ -219,9 +222,3 @@ async def test_one_that_was_replaced_by_another_of_its_name_is_ended_and_started
         control_plane.says.put_nowait(snapshot(3, wanted(1, spec_hash="1" * 64), epoch="new"))
         await eventually(lambda: node.driver.runs.get(ONE) not in (None, first))
         assert not first.runs
-
-
-@pytest.fixture(autouse=True)
-def _streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Follow by the stream."""
-    monkeypatch.setattr(module, "follow_desired", lambda client, node_id, known: client.follow_desired(node_id, known))

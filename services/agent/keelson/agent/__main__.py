@@ -1,6 +1,7 @@
 """`python -m keelson.agent`: the agent of one node as a process.
 
 SIGTERM and SIGINT end the agent and leave its instances running; the next start on the same folder takes them up again.
+`python -m keelson.agent end` ends them, of an agent that does not run.
 Exit codes: 0 after a stop that was asked for; 1 after a failure; 2 when the operator must mend something first, which
 one line on standard error names.
 """
@@ -9,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -33,8 +35,10 @@ _TIMEOUT_S = 10.0
 _log = structlog.get_logger()
 
 
-def main() -> int:
-    """Run until a signal; give the process's exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Run until a signal, or end what runs; give the process's exit code."""
+    if arguments not in ([], ["end"]):
+        return _refuse("usage: python -m keelson.agent [end]")
     if sys.platform != "linux":
         return _refuse("the node agent runs on Linux alone: it knows processes by /proc and by pidfds")
     try:
@@ -46,7 +50,7 @@ def main() -> int:
         _log.warning("setting_unknown", variable=variable, meant=meant)
     try:
         with StateFolder(Path(settings.state).absolute()) as folder:
-            asyncio.run(_run_until_asked(settings, folder))
+            asyncio.run(_end(settings, folder) if arguments else _run_until_asked(settings, folder))
     except (StateError, EnrolmentError) as error:
         return _refuse(str(error))
     except Exception:  # noqa: BLE001 - the process's last word, which must not quote data
@@ -71,6 +75,22 @@ async def _run_until_asked(settings: AgentSettings, folder: StateFolder) -> None
     except asyncio.CancelledError:
         if not asked.is_set():
             raise
+
+
+async def _end(settings: AgentSettings, folder: StateFolder) -> None:
+    """End all instances that run, and remove what was kept for them; an agent to come would start them anew."""
+    node = folder.read_node()
+    if node is None or settings.driver == "simulated":
+        return
+    async with Client(settings.command_url, settings.query_url, node.credential) as client:
+        driver = _driver(settings, node, folder, client)
+        runs = {instance.instance_id: run for instance, run in driver.recover()}
+        async with asyncio.TaskGroup() as tasks:
+            for run in filter(None, runs.values()):
+                tasks.create_task(run.stop(settings.stop_grace_s))
+        for instance_id in runs:
+            driver.discard(instance_id)
+            _log.info("instance_stopped", instance_id=instance_id, told=False)
 
 
 async def _run(settings: AgentSettings, folder: StateFolder) -> None:
@@ -119,4 +139,4 @@ def _refuse(why: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

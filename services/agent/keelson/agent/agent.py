@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Protocol, assert_never
 
 import structlog
 
-from keelson.agent.contact import Contact
+from keelson.agent.contact import Contact, Silence
 from keelson.agent.driver import Driver
-from keelson.agent.following import follow_desired
 from keelson.agent.heartbeats import beat
 from keelson.agent.reconcile import (
     Drain,
@@ -99,18 +99,28 @@ class Agent:
             self._converge(self._desired)
 
     async def _follow(self) -> None:
-        contact = Contact("query")
-        while True:
-            known = None if self._desired is None else self._desired.cursor
-            try:
-                async for item in follow_desired(self._client, self._node_id, known):
-                    contact.made()
-                    self._position = item.position
-                    if isinstance(item, Desired):
-                        await self._adopt(item)
-            except ClientError as error:
-                contact.lost(error)
-            await asyncio.sleep(REFUSED_PAUSE_S)
+        """Follow what the node should be doing; turned away, ask again after a while."""
+        contact, silence = Contact("query"), Silence()
+        try:
+            while True:
+                silence.listen()
+                try:
+                    await self._listen(contact, silence)
+                except ClientError as error:
+                    contact.lost(error)
+                await asyncio.sleep(REFUSED_PAUSE_S)
+        finally:
+            silence.over()
+
+    async def _listen(self, contact: Contact, silence: Silence) -> None:
+        known = None if self._desired is None else self._desired.cursor
+        async with aclosing(self._client.follow_desired(self._node_id, known)) as items:
+            async for item in items:
+                contact.made()
+                silence.heard()
+                self._position = item.position
+                if isinstance(item, Desired):
+                    await self._adopt(item)
 
     async def _adopt(self, desired: Desired) -> None:
         """Take what the node should be doing; what is older than what is known is not, but in another epoch."""

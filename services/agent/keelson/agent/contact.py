@@ -1,5 +1,7 @@
 """Whether a service is there: said in the log when that changes, and not at each request."""
 
+import asyncio
+
 import structlog
 
 from keelson.client import ClientError, ProblemError
@@ -8,6 +10,39 @@ from keelson.client import ClientError, ProblemError
 _REFUSED = frozenset({401, 403})
 
 _log = structlog.get_logger()
+
+
+# Services say something at least every 15 s, and the client begins anew after 45 s of silence.
+_SILENCE_S = 60.0
+
+
+class Silence:
+    """Says in the log when nothing was heard of desired state for a while, and when it is heard again."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._noticed = False
+
+    def listen(self) -> None:
+        """Take note that listening begins, and goes on."""
+        self.over()
+        self._timer = asyncio.get_running_loop().call_later(_SILENCE_S, self._notice)
+
+    def heard(self) -> None:
+        """Take note that something was heard."""
+        if self._noticed:
+            _log.info("desired_state_heard")
+        self._noticed = False
+        self.listen()
+
+    def over(self) -> None:
+        """Wait for nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _notice(self) -> None:
+        self._noticed = True
+        _log.warning("desired_state_silent", for_s=_SILENCE_S, consequence="instances go on as they are")
 
 
 class Contact:

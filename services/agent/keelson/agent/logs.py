@@ -11,6 +11,7 @@ import traceback
 from typing import Any, BinaryIO
 
 import msgspec
+import stamina.instrumentation
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -30,6 +31,8 @@ def configure_logging(level: str, file: BinaryIO | None = None) -> None:
     )
     logging.basicConfig(handlers=[_Forward()], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
+    # That a service is away is said once, by `Contact`, and not at each of the client's attempts.
+    stamina.instrumentation.set_on_retry_hooks([])
 
 
 def describe(error: BaseException) -> str:

@@ -10,6 +10,21 @@ from msgspec import Meta
 from keelson.settings import DeclaredSettings, Seconds, Secret
 
 
+def read_labels(text: str) -> Mapping[str, str]:
+    """Read `NAME=VALUE,NAME=VALUE`. Raises ValueError for anything else, and for a name that comes twice."""
+    labels: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or name.strip() in labels:
+            raise ValueError("not labels")
+        labels[name.strip()] = value.strip()
+    return labels
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _check_labels(text: str) -> None:
     read_labels(text)
 
@@ -65,18 +80,3 @@ class AgentSettings(DeclaredSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "cpu_millis", self.cpu_millis or 1000 * (os.cpu_count() or 1))
         msgspec.structs.force_setattr(self, "memory_bytes", self.memory_bytes or _machine_memory())
-
-
-def read_labels(text: str) -> Mapping[str, str]:
-    """Read `NAME=VALUE,NAME=VALUE`. Raises ValueError for anything else, and for a name that comes twice."""
-    labels: dict[str, str] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals or not name.strip() or name.strip() in labels:
-            raise ValueError("not labels")
-        labels[name.strip()] = value.strip()
-    return labels
-
-
-def _machine_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

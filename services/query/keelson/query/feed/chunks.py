@@ -23,8 +23,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
     data: bytes
     examined: Position
-    told: Position = Position(0)
-    events: int = 0
+    told: Position
 
 
 def read_ring(ring: Ring, interest: Interest, after: Position, epoch: str) -> Chunk:
@@ -64,7 +63,7 @@ def tell(matching: list[Entry], examined: Position, epoch: str) -> Chunk:
     """
     parts: list[bytes] = []
     size = 0
-    for number, (entry, following) in enumerate(pairwise([*matching, None]), start=1):
+    for entry, following in pairwise([*matching, None]):
         assert entry is not None  # noqa: S101 - only the last of the list is None, and it has no pair of its own
         envelope = entry.envelope
         is_last = following is None or following.envelope.command_id != envelope.command_id
@@ -73,6 +72,5 @@ def tell(matching: list[Entry], examined: Position, epoch: str) -> Chunk:
         parts.append(entry.frame)
         size += len(entry.frame)
         if is_last and size >= MAX_CHUNK_BYTES and following is not None:
-            return Chunk(b"".join(parts), envelope.position, envelope.position, number)
-    told = matching[-1].envelope.position if matching else Position(0)
-    return Chunk(b"".join(parts), examined, told, len(matching))
+            return Chunk(b"".join(parts), envelope.position, envelope.position)
+    return Chunk(b"".join(parts), examined, matching[-1].envelope.position if matching else Position(0))
