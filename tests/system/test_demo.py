@@ -7,10 +7,13 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from keelson.client import Client
 from keelson.local.demo.secrets import VALUES
+from keelson.local.home import Home
+from keelson.local.instances import end_instances
 from support.supervised import Supervised, supervised
 
 
@@ -55,23 +58,44 @@ def rows(lines: list[str]) -> list[list[str]]:
     return found
 
 
-async def test_it_runs_again_and_again_and_reads_well(stack: Supervised) -> None:
+async def test_it_runs_again_and_again_and_reads_well(stack: Supervised, tmp_path: Path) -> None:
     await stack.start()
-    for company in ("acorn-bakery", "acorn-bakery-2"):
-        told = demo(stack)
-        assert told.returncode == 0, told.stdout + told.stderr
-        assert told.stderr == ""
-        lines = told.stdout.splitlines()
-        assert max(map(len, lines)) <= 100
-        assert told.stdout.isascii()
-        assert "\x1b" not in told.stdout
-        assert f"What runs at {company}: the view of environments" in lines
-        assert f"shop.{company}.example" in told.stdout
-        assert "kls_" not in told.stdout
-        assert not [value for value in VALUES.values() if value in told.stdout]
-        assert await count_instances(stack) == 0
+    assert_it_reads_well(demo(stack), "acorn-bakery")
+    assert await count_instances(stack) == 0
+    beside = await without_nodes(stack, tmp_path / "beside")
+    told = demo(Supervised(beside.folder, {"KEELSON_HOME": str(beside.folder)}))
+    assert_it_reads_well(told, "acorn-bakery-2")
+    assert "This machine is two of them" in told.stdout
+    assert_everybody_who_asked_was_answered(told.stdout)
+    assert [end_instances(folder) for folder in beside.nodes.iterdir()] == [0, 0]
+    assert await count_instances(stack) == 0
     await assert_reasons_name_nobody(stack)
     assert await stack.end() == 0
+
+
+def assert_it_reads_well(told: subprocess.CompletedProcess[str], company: str) -> None:
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert told.stderr == ""
+    lines = told.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert told.stdout.isascii()
+    assert "\x1b" not in told.stdout
+    assert f"What runs at {company}: the view of environments" in lines
+    assert f"shop.{company}.example" in told.stdout
+    assert "kls_" not in told.stdout
+    assert not [value for value in VALUES.values() if value in told.stdout]
+
+
+async def without_nodes(stack: Supervised, folder: Path) -> Home:
+    """Give a home that knows no more of a stack than of one in containers, which has no nodes."""
+    dev = stack.dev
+    async with Client(dev.command_url, dev.query_url, dev.operator_token) as client:
+        async for node in client.nodes.list():
+            await client.node.remove(node_id=node.id, reason="as containers are none")
+    home = Home(folder)
+    home.make_folders()
+    home.write_dev(msgspec.structs.replace(dev, projector_url=None, database_url=None))
+    return home
 
 
 async def count_instances(stack: Supervised) -> int:

@@ -69,6 +69,11 @@ class Machine:
         position = (await self._operator.projections.list()).head
         return [await self._make_agent(name, position) for name in ZONES]
 
+    async def has_peers(self) -> bool:
+        """Tell whether nodes other than this machine's take instances."""
+        own = {read_node_id(self._home.nodes / name) for name in ZONES}
+        return any([node.id not in own async for node in self._operator.nodes.list(state="active")])
+
     async def _make_agent(self, name: str, position: int) -> NodeAgent:
         folder = self._home.nodes / name
         environ = self._environ(name, folder)

@@ -9,13 +9,16 @@ from keelson.local.demo import bakery, recovery, refusals, revocation, rollout, 
 from keelson.local.demo.report import print_report
 from keelson.local.demo.running import lights_out
 from keelson.local.demo.telling import Telling
-from keelson.local.demo.terminal import heading, say
+from keelson.local.demo.terminal import heading, row_lines, say
 from keelson.local.errors import LocalError
 from keelson.local.home import Dev, Home
 from keelson.local.keeper import kept_alive
 from keelson.local.nodes import Machine
 from keelson.local.readiness import wait_until_ready
 from keelson.local.settings import Settings
+
+# Whose line it is, and what it says.
+_WIDTHS = (10, 88)
 
 
 def run_demo(environ: Mapping[str, str]) -> int:
@@ -40,13 +43,17 @@ def run_demo(environ: Mapping[str, str]) -> int:
 
 @asynccontextmanager
 async def _some_nodes(home: Home, dev: Dev, environ: Mapping[str, str], operator: Client) -> AsyncIterator[None]:
-    """Let this machine be the stack's nodes while the block runs, if it has none that takes instances."""
-    if [node async for node in operator.nodes.list(state="active")]:
+    """Let this machine be nodes while the block runs, where the stack runs in containers, which are none, and has none.
+
+    What the end leaves is two nodes that are not heard of any more; the next telling goes on as them.
+    """
+    machine = Machine(home, environ, operator, (dev.command_url, dev.query_url))
+    if dev.database_url is not None or await machine.has_peers():
         yield
         return
     say(heading("The stack has no nodes"), "This machine is two of them for as long as the story is told.", "")
     home.make_folders()
-    agents = await Machine(home, environ, operator, (dev.command_url, dev.query_url)).make_agents()
+    agents = await machine.make_agents()
     async with kept_alive(agents, _say_of, lambda _name, _identity: None):
         await wait_until_ready(agents, _say_of)
         yield
@@ -57,7 +64,7 @@ def _first_of(error: BaseException) -> BaseException:
 
 
 def _say_of(name: str, line: str) -> None:
-    say(f"  {name:<11}{line}")
+    say(*row_lines((name, line), _WIDTHS))
 
 
 async def _tell(telling: Telling, env_ids: list[str]) -> str:
