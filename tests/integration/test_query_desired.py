@@ -1,6 +1,5 @@
 """Derived views over HTTP: how an environment is, what a node should run, where hostnames lead."""
 
-import hashlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ import msgspec
 import pytest
 
 from keelson.events import Event
+from keelson.events.app import AppRenamed
 from keelson.events.deploy import DeployCreated
 from keelson.events.env import EnvCreated, EnvDeleted, EnvProcess, EnvReleaseSet
 from keelson.events.ids import AggregateId
@@ -23,8 +23,13 @@ from keelson.events.instance import (
 from keelson.events.node import NodeCapacitySet, NodeEnrolled, NodeEnrollmentCreated, NodeRemoved, NodeStateChanged
 from keelson.events.release import Health, Port
 from keelson.events.route import RouteCreated, RouteDeleted
+from keelson.log.database import connect
+from keelson.views import derived_named
+from keelson.views.sql import select_rows
 from support.database import Database
+from support.independent_desired import digest_of, expected_at
 from support.query_world import APP, ENV, INSTANCE_IDS, NODE, ORG, PROJECT, Reader, World, make_id, open_world, served
+from support.story import Story
 
 RELEASE, OLDER = make_id("release", 1), make_id("release", 2)
 OTHER_NODE = make_id("node", 2)
@@ -199,12 +204,6 @@ async def test_there_is_no_status_of_what_is_not_there(world: World, reader: Rea
         assert answer.headers["Keelson-Position"] == str(world.head)
 
 
-def digest_of(items: Any) -> str:
-    """Compute what the contract says, without the product's code."""
-    text = json.dumps(items, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 async def desired_of(world: World, reader: Reader, path: str) -> Any:
     await world.project()
     answer = await reader.get(path)
@@ -217,7 +216,7 @@ async def desired_of(world: World, reader: Reader, path: str) -> Any:
 async def test_a_node_is_told_of_its_instances_until_they_have_stopped(world: World, reader: Reader) -> None:
     path = f"/v1/nodes/{NODE}/desired"
     empty = await desired_of(world, reader, path)
-    assert (empty["items"], empty["version"]) == ([], world.head)
+    assert (empty["items"], empty["version"]) == ([], 0)
 
     first = await place(world, 1)
     allocated = world.head
@@ -250,6 +249,59 @@ async def test_a_node_is_told_of_its_instances_until_they_have_stopped(world: Wo
     await world.append((second, STOPPED))
     stopped = await desired_of(world, reader, path)
     assert (stopped["version"], len(stopped["items"])) == (world.head, 1), "an end is a change, and never goes back"
+    await world.append((first, STOPPED))
+    ended = world.head
+    await world.append((APP, AppRenamed(name="store")))
+    nothing = await desired_of(world, reader, path)
+    assert (nothing["version"], nothing["items"]) == (ended, []), "and what others do moves nothing"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_what_nodes_are_told_is_what_the_log_says(database: Database, seed: int) -> None:
+    """The view against a fold that shares no code with it, at several positions of a long story."""
+    async with open_world(database) as world, served(database) as reader:
+        story = Story(seed, first=world.head + 1)
+        seen: set[int] = set()
+        for _ in range(4):
+            for envelope in story.tell(150):
+                await world.insert(envelope)
+            await world.project()
+            events = [dict(row) for row in await world.owner.fetch("SELECT * FROM log.events ORDER BY position")]
+            for node in await reader.get_all("/v1/nodes"):
+                told = await desired_of(world, reader, f"/v1/nodes/{node['id']}/desired")
+                expected = expected_at(events, node["id"], world.head)
+                assert (told["version"], told["items"]) == (expected.version, expected.items)
+                seen.add(len(told["items"]))
+    assert len(seen) > 2
+
+
+async def test_one_nodes_row_is_read_by_indexes(world: World, database: Database) -> None:
+    """However many it has had: its version by the last entry of an index, its items without those that have stopped."""
+    live = await place(world, 1)
+    await world.project()
+    columns = await world.projector.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'views' AND table_name = 'instances'"
+    )
+    others = ", ".join(row[0] for row in columns if row[0] not in ("id", "status"))
+    await world.projector.execute(
+        f"INSERT INTO views.instances (id, status, {others}) "  # noqa: S608 - columns of the table
+        f"SELECT 'gone_' || n, 'stopped', {others} FROM views.instances, generate_series(1, 5000) AS n"
+    )
+    await world.projector.execute("ANALYZE views.instances")
+    projection, view = derived_named("node_desired")
+    settings = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+    query = await connect(database.query_dsn, application_name="test-explain", **settings)
+    try:
+        rows = await query.fetch(f"EXPLAIN {select_rows(view)}", projection.name, [NODE])
+        [row] = await query.fetch(select_rows(view), projection.name, [NODE])
+    finally:
+        await query.close()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Seq Scan on instances" not in plan
+    assert "Index Only Scan Backward using instances_by_node_id_desired_position" in plan
+    assert "instances_by_node_id_status" in plan
+    assert "nodes_pkey" in plan
+    assert [each["instance_id"] for each in json.loads(row["items"])] == [live]
 
 
 async def test_a_node_that_is_not_there_should_do_nothing(world: World, reader: Reader) -> None:
@@ -262,7 +314,8 @@ async def test_a_node_that_is_not_there_should_do_nothing(world: World, reader: 
 
 async def test_edges_are_told_of_ready_backends(world: World, reader: Reader) -> None:
     path = "/v1/edge/desired"
-    assert (await desired_of(world, reader, path))["items"] == []
+    empty = await desired_of(world, reader, path)
+    assert (empty["items"], empty["version"]) == ([], 0)
     await world.append((ENV, released(web=2, worker=1)))
     await world.append((ROUTE, RouteCreated(hostname="shop.example", process="web", port="http")))
     await world.append((OTHER_ROUTE, RouteCreated(hostname="admin.example", process="web", port="admin")))
@@ -288,16 +341,6 @@ async def test_edges_are_told_of_ready_backends(world: World, reader: Reader) ->
     left = await desired_of(world, reader, path)
     assert left["version"] == world.head
     assert [len(each["backends"]) for each in left["items"]] == [1]
-
-
-async def test_what_streams_and_waits_is_not_built(world: World, reader: Reader) -> None:
-    del world
-    for path in (f"/v1/nodes/{NODE}/desired", "/v1/edge/desired"):
-        answer = await reader.get(path, headers={"Accept": "text/event-stream"})
-        assert (answer.status, answer.code) == (400, "not_supported")
-        for name in ("wait", "after"):
-            answer = await reader.get(path, **{name: "1"})
-            assert (answer.status, answer.code) == (400, "not_supported")
 
 
 async def test_nodes_and_instances_are_listed(world: World, reader: Reader) -> None:

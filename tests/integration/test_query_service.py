@@ -45,8 +45,8 @@ async def test_every_answer_says_the_epoch(database: Database) -> None:
 async def test_what_is_not_built_yet_says_so(database: Database) -> None:
     async with open_world(database), served(database) as reader:
         for path in (
-            f"/v1/nodes/{APP}/desired?wait=5",
-            "/v1/edge/desired?after=1",
+            f"/v1/nodes/{APP}/desired?as_of=5",
+            "/v1/edge/desired?as_of=1",
             "/v1/diff?from=1&to=2",
         ):
             answer = await reader.get(path)
@@ -78,8 +78,8 @@ async def test_ready_when_the_views_are_there_in_this_version(database: Database
         assert (status, "version 99" in verdict, "tenancy" in verdict) == (503, True, True)
         version = PROJECTIONS["tenancy"].version
         await world.projector.execute("UPDATE ops.checkpoints SET version = $1 WHERE projection = 'tenancy'", version)
-        await world.projector.execute("DROP VIEW views.edge_routes")
-        assert await read_checks() == (503, "views are missing: edge_routes")
+        await world.projector.execute("DROP VIEW views.edge_desired")
+        assert await read_checks() == (503, "views are missing: edge_desired")
         await world.projector.execute("DROP TABLE views.projects")
         status, verdict = await read_checks()
         assert (status, "projects" in verdict) == (503, True)

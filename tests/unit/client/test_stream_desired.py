@@ -87,7 +87,7 @@ async def test_what_has_not_its_digest_is_asked_for_again_all_of_it() -> None:
     assert [asked.last_event_id for asked in server.asked] == [None, None]
 
 
-@pytest.mark.parametrize("said", [confirmation(8, "i1"), confirmation(7, "i2")])
+@pytest.mark.parametrize("said", [confirmation(8, "i2"), confirmation(7, "i2")])
 async def test_a_change_that_was_missed_does_not_go_unnoticed(said: str) -> None:
     """A bookmark names the version and the digest: whoever has another one is not current, and asks for all of it."""
     server, items = await followed(streaming(snapshot(7, "i1"), said), streaming(snapshot(8, "i1")), last=8)
@@ -95,6 +95,26 @@ async def test_a_change_that_was_missed_does_not_go_unnoticed(said: str) -> None
     assert versions(items) == [7, 8]
     assert not [each for each in items if isinstance(each, Confirmed)]
     assert [asked.last_event_id for asked in server.asked] == [None, None]
+
+
+async def test_a_version_that_came_to_the_same_is_confirmed_and_gone_on_from() -> None:
+    first = streaming(snapshot(7, "i1"), confirmation(9, "i1"), ends=True)
+    server, items = await followed(first, streaming(confirmation(9, "i1"), snapshot(10)), last=10)
+
+    assert [(type(each), each.version) for each in items] == [
+        (Desired, 7),
+        (Confirmed, 9),
+        (Confirmed, 9),
+        (Desired, 10),
+    ]
+    assert server.asked[1].last_event_id == "e1-9"
+
+
+async def test_what_the_node_knew_is_not_confirmed_by_a_later_version() -> None:
+    server, items = await followed(streaming(confirmation(9)), streaming(snapshot(9)), last=9, known="e1-7")
+
+    assert versions(items) == [9]
+    assert [asked.last_event_id for asked in server.asked] == ["e1-7", None]
 
 
 async def test_a_confirmation_before_anything_was_given_is_not_believed() -> None:

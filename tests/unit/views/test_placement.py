@@ -111,8 +111,8 @@ def test_what_a_node_should_do_changes_by_orders_and_by_the_end_alone() -> None:
 # whoever changes one raises the version, and says here of which definition it is.
 DEFINED = {
     "env_status": (3, "7b5942e59d322cc4"),
-    "node_desired": (3, "3f9c7571c5914ee5"),
-    "edge_routes": (3, "8e492e230e5c80b3"),
+    "node_desired": (4, "25024bdaa0941aa3"),
+    "edge_desired": (4, "00a0d6ce844199bd"),
 }
 
 

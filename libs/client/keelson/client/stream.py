@@ -76,7 +76,10 @@ class Desired(msgspec.Struct, frozen=True):
 
 
 class Confirmed(msgspec.Struct, frozen=True):
-    """What was given last is what the node should be doing as of `position`."""
+    """What was given last is what the node should be doing as of `position`.
+
+    `version` may be a later one, which came to the same in the end.
+    """
 
     version: int
     digest: str
@@ -253,10 +256,15 @@ class DesiredReader:
             return self.expire(None)
         if last is not None and said.version < last.position:
             return ()
-        if last is None or said.version > last.position or self._digest not in (None, said.digest):
+        if last is None or not self._stands(last, said):
             self._distrust(f"version {said.version} has not come")
-        self._digest = said.digest
+        self._last, self._digest = Cursor(last.epoch, said.version), said.digest
+        self._place = str(self._last)
         return (said,)
+
+    def _stands(self, last: Cursor, said: Confirmed) -> bool:
+        """Whether what was given last is what should be; a version may pass that came to the same in the end."""
+        return said.version == last.position if self._digest is None else said.digest == self._digest
 
     def _distrust(self, why: str) -> NoReturn:
         """Ask for all of it again."""

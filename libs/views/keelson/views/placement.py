@@ -97,13 +97,9 @@ class EnvStatusRow(msgspec.Struct, frozen=True, kw_only=True):
     status: EnvHealth
 
 
-class NodeDesiredRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance that its node should do something about, until it has stopped.
+class DesiredInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance that a node should run, drain or stop; it is named here until its node says that it has stopped."""
 
-    `version` is one for all of a node: the position of the last event that changed any of it, an end included.
-    """
-
-    node_id: str
     instance_id: str
     org_id: str
     project_id: str
@@ -116,7 +112,17 @@ class NodeDesiredRow(msgspec.Struct, frozen=True, kw_only=True):
     spec: InstanceSpec
     spec_hash: str
     desired_state: DesiredState
+
+
+class NodeDesiredRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node that is there should do, ordered by the instances' ids.
+
+    `version` is the position of the last event that changed any of it, an end included; 0 if there never was one.
+    """
+
+    node_id: str
     version: int
+    items: tuple[DesiredInstance, ...]
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -127,12 +133,11 @@ class Backend(msgspec.Struct, frozen=True):
     instance_id: str
 
 
-class EdgeRouteRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A hostname and the ready instances behind it, ordered by their ids; none of them is being drained.
+class DesiredRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A hostname and the ready instances behind it, ordered by their ids; none is being drained, and there may be none.
 
     Those of a node that is offline are among them: it is out of the control plane's sight, and may well be in the
-    edge's, which finds out by asking. `version` is one for all: the position of the last event that may have changed
-    any of it.
+    edge's, which finds out by asking.
     """
 
     hostname: str
@@ -144,7 +149,17 @@ class EdgeRouteRow(msgspec.Struct, frozen=True, kw_only=True):
     process: str
     port: str
     backends: tuple[Backend, ...]
+
+
+class EdgeDesiredRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Where all hostnames lead, in their order: the same for every edge, so that there is one row, `all`.
+
+    `version` is the position of the last event that may have changed any of it; 0 if there never was one.
+    """
+
+    edge: str
     version: int
+    items: tuple[DesiredRoute, ...]
 
 
 def _read_select(name: str) -> str:
@@ -172,9 +187,9 @@ ENV_STATUS = DerivedView(
     name="env_status", row=EnvStatusRow, key=("env_id", "process"), select=_read_select("env_status")
 )
 NODE_DESIRED = DerivedView(
-    name="node_desired", row=NodeDesiredRow, key=("node_id", "instance_id"), select=_read_select("node_desired")
+    name="node_desired", row=NodeDesiredRow, key=("node_id",), select=_read_select("node_desired")
 )
-EDGE_ROUTES = DerivedView(name="edge_routes", row=EdgeRouteRow, key=("hostname",), select=_read_select("edge_routes"))
+EDGE_DESIRED = DerivedView(name="edge_desired", row=EdgeDesiredRow, key=("edge",), select=_read_select("edge_desired"))
 
 
 def enrollment_created(envelope: Envelope, event: NodeEnrollmentCreated) -> Iterator[Change]:

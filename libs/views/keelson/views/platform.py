@@ -161,9 +161,9 @@ SECRETS = Table(
 
 PLATFORM = Projection(
     "platform",
-    version=3,
+    version=4,
     tables=(APPS, ENVS, ENV_PROCESSES, RELEASES, DEPLOYS, ROUTES, SECRETS, placement.NODES, placement.INSTANCES),
-    derived=(placement.ENV_STATUS, placement.NODE_DESIRED, placement.EDGE_ROUTES),
+    derived=(placement.ENV_STATUS, placement.NODE_DESIRED, placement.EDGE_DESIRED),
 )
 for event_class, handler in placement.HANDLERS:
     PLATFORM.on(event_class)(handler)

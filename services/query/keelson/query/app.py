@@ -5,14 +5,17 @@ from contextlib import asynccontextmanager
 
 from keelson.log.tail import LOG_CHANNEL
 from keelson.query.credential_routes import credential_endpoints
+from keelson.query.desired.snapshots import Snapshots
 from keelson.query.desired_routes import desired_endpoints
 from keelson.query.endpoints import Endpoint, not_built_routes, routes_of
 from keelson.query.feed.feed import Feed
 from keelson.query.freshness import Freshness
 from keelson.query.log_routes import log_endpoints
 from keelson.query.readiness import CHECKS
+from keelson.query.reads import View
 from keelson.query.rows import RowReader
 from keelson.query.settings import QuerySettings
+from keelson.query.status_routes import show_env_status
 from keelson.query.view_routes import view_endpoints
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import BearerTokens, known_credentials
@@ -20,6 +23,7 @@ from keelson.service.checkpoints import CHANNEL, Checkpoints
 from keelson.service.lifecycle import background
 from keelson.service.listening import service_listener
 from keelson.service.pools import service_pool
+from keelson.views import derived_named
 
 NAME = "query"
 
@@ -29,7 +33,7 @@ NOT_BUILT_PATHS = ("/v1/diff",)
 
 def endpoints() -> list[Endpoint]:
     """Give everything that can be read here."""
-    return [*view_endpoints(), *credential_endpoints(), *desired_endpoints(), *log_endpoints()]
+    return [*view_endpoints(), show_env_status(), *credential_endpoints(), *desired_endpoints(), *log_endpoints()]
 
 
 def build_app(settings: QuerySettings) -> Application:
@@ -48,7 +52,7 @@ def build_app(settings: QuerySettings) -> Application:
 
 @asynccontextmanager
 async def open_resources(app: Application) -> AsyncIterator[None]:
-    """Open the pool and what reads by it; put `pool`, `feed`, `freshness` and `rows` into the application's state."""
+    """Open the pool and what reads by it; put it all into the application's state."""
     settings: QuerySettings = app.state.settings
     # It reads alone, and so can work on a standby too.
     async with service_pool(NAME, settings, app.state.epoch, standby=True) as pool:
@@ -57,9 +61,12 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         app.state.pool = pool
         app.state.feed = Feed(pool, listener, app.state.authenticator, settings, app.state.epoch)
         app.state.freshness = Freshness(pool, checkpoints)
-        app.state.rows = RowReader(pool)
+        app.state.checkpoints = checkpoints
+        app.state.rows = rows = RowReader(pool)
+        app.state.node_desired = Snapshots(rows, View(*derived_named("node_desired")))
+        app.state.edge_desired = Snapshots(rows, View(*derived_named("edge_desired")))
         async with (
             known_credentials(app.state.authenticator, pool, app.state.epoch),
-            background(checkpoints.run(), app.state.rows.run(), app.state.feed.run()),
+            background(checkpoints.run(), rows.run(), app.state.feed.run()),
         ):
             yield

@@ -17,7 +17,6 @@ from keelson.views import Relation
 
 # What the API knows and this version has not built: answered 400 `not_supported`, never ignored.
 NOT_BUILT = ("as_of",)
-NOT_BUILT_OF_DESIRED = ("as_of", "wait", "after")
 NOT_BUILT_OF_ACTIVITY = ("as_of", "since", "until", "order", "after", "correlation_id")
 
 # The columns by which collections and the activity can be filtered, where a table has them.
@@ -87,6 +86,18 @@ class EventsParameters(ReadParameters, frozen=True, kw_only=True):
     until: Time | None = None
 
 
+class DesiredParameters(ReadParameters, frozen=True, kw_only=True):
+    """What desired state takes."""
+
+    after: Annotated[str, Meta(description="The version that is known: `<epoch>-<version>`, or a version")] | None = (
+        None
+    )
+    wait: (
+        Annotated[int, Meta(ge=1, le=MAX_WAIT_S, description="Wait so many seconds for a version greater than `after`")]
+        | None
+    ) = None
+
+
 class EventsHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """What the change feed understands."""
 
@@ -113,6 +124,14 @@ class ViewHeaders(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(description=f"wait=<seconds> for min_position, at most {MAX_WAIT_S}", examples=["wait=5"])]
         | None
     ) = msgspec.field(default=None, name="Prefer")
+
+
+class DesiredHeaders(ViewHeaders, frozen=True, kw_only=True):
+    """What desired state understands."""
+
+    last_event_id: Annotated[str, Meta(description="Of a stream: the last `id` that the client has had")] | None = (
+        msgspec.field(default=None, name="Last-Event-ID")
+    )
 
 
 class RowHeaders(ViewHeaders, frozen=True, kw_only=True):

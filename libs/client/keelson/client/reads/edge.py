@@ -14,7 +14,11 @@ class Backend(Struct, frozen=True, kw_only=True):
 
 
 class DesiredRoute(Struct, frozen=True, kw_only=True):
-    """A hostname, and the ready instances behind it; there may be none."""
+    """A hostname and the ready instances behind it, ordered by their ids; none is being drained, and there may be none.
+
+    Those of a node that is offline are among them: it is out of the control plane's sight, and may well be in the
+    edge's, which finds out by asking.
+    """
 
     hostname: str
     route_id: str
@@ -30,8 +34,8 @@ class DesiredRoute(Struct, frozen=True, kw_only=True):
 class Desired(Struct, frozen=True, kw_only=True):
     """What should be: all of it, as of `position`.
 
-    `version` is the position of the last event that may have changed any of the items (of `position` itself where there
-    is none); it never goes back. `digest` is the SHA-256, in hex, of the items' canonical JSON: keys sorted, no spaces.
+    `version` is the position of the last event that may have changed any of the items, 0 if there never was one; it
+    never goes back. `digest` is the SHA-256, in hex, of the items' canonical JSON: keys sorted, no spaces.
     """
 
     version: int
@@ -50,7 +54,10 @@ class EdgeReads:
         self,
         *,
         min_position: int | str | None = None,
+        after: int | str | None = None,
         wait_s: int | None = None,
     ) -> Desired:
         """Read where every hostname leads: its ready backends."""
-        return await read_one(self._reader, Desired, "/v1/edge/desired", {"min_position": min_position}, wait_s=wait_s)
+        return await read_one(
+            self._reader, Desired, "/v1/edge/desired", {"min_position": min_position, "after": after}, wait_s=wait_s
+        )

@@ -63,8 +63,8 @@ class DesiredInstance(Struct, frozen=True, kw_only=True):
 class Desired(Struct, frozen=True, kw_only=True):
     """What should be: all of it, as of `position`.
 
-    `version` is the position of the last event that may have changed any of the items (of `position` itself where there
-    is none); it never goes back. `digest` is the SHA-256, in hex, of the items' canonical JSON: keys sorted, no spaces.
+    `version` is the position of the last event that may have changed any of the items, 0 if there never was one; it
+    never goes back. `digest` is the SHA-256, in hex, of the items' canonical JSON: keys sorted, no spaces.
     """
 
     version: int
@@ -137,6 +137,7 @@ class NodesReads:
         node_id: str,
         *,
         min_position: int | str | None = None,
+        after: int | str | None = None,
         wait_s: int | None = None,
     ) -> Desired:
         """Read what a node should be running: its instances that have not stopped."""
@@ -144,7 +145,7 @@ class NodesReads:
             self._reader,
             Desired,
             f"/v1/nodes/{segment(node_id)}/desired",
-            {"min_position": min_position},
+            {"min_position": min_position, "after": after},
             wait_s=wait_s,
         )
 

@@ -6,6 +6,10 @@ from keelson.log.read import Filter
 from keelson.query.feed.hub import Subscription
 
 
+class SourceEndedError(Exception):
+    """What is told of is there no more: the stream ends, and whoever asks again is told so."""
+
+
 class Source(Protocol):
     """What one client is told, in order. Only its stream calls it, one call after the other.
 
@@ -23,7 +27,8 @@ class Source(Protocol):
         """Give the next frames, in one piece of bounded size; b"" where there is nothing to tell, or not yet.
 
         Called again, without waiting, until it gives b"". It may wait for a fraction of a second, no longer. Raises
-        what the database raises when it is away: it is then called again later.
+        SourceEndedError when there will never be anything again, and what the database raises when it is away: it is
+        then called again later.
         """
 
     async def wait(self, timeout_s: float) -> None:

@@ -14,7 +14,7 @@ from keelson.query.feed import frames, metrics
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.guard import Watch
 from keelson.query.feed.hub import Subscription
-from keelson.query.feed.source import Source
+from keelson.query.feed.source import Source, SourceEndedError
 from keelson.service.credentials import Caller
 from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential
 
@@ -77,9 +77,13 @@ class _Telling:
             await self._say(frames.write_retry())
             await self._tell()
             await self._say_last_words()
+        except SourceEndedError:
+            pass
         except SlowClientError:
             metrics.SLOW.inc()
             self._body.abort()
+        finally:
+            self._watch.wake = self._subscription.interrupt  # nobody holds what was told to a client that is gone
 
     async def _tell(self) -> None:
         """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
