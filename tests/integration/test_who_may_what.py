@@ -30,6 +30,8 @@ from support.database import Database
 from support.keys import SEALING
 from support.query_world import Reader, served
 from support.query_world import open_world as open_views
+from support.sse import streamed
+from support.waiting import eventually
 
 NOT_GOOD = ("nobody", "garbage", "unknown", "revoked", "expired")
 # Bodies by the names of their fields: as everybody sends them, about the things of the first organisation.
@@ -230,6 +232,27 @@ async def test_f41_nothing_that_is_read_is_somebody_elses(stage: tuple[World, Ca
                 assert not strangers, (who, template, strangers)
                 seen += len(items)
     assert seen > 200
+
+
+async def test_f41_the_feed_as_everybody(stage: tuple[World, Cast, Reader]) -> None:
+    """As a stream and as a page that is waited for, each is answered as the audit log is: with one's own alone."""
+    world, cast, reader = stage
+    head = await world.head()
+    await eventually(lambda: reader.app.state.feed.hub.end == head)
+    told = 0
+    for who in cast.everybody:
+        waited = await reader.get("/v1/events", token=cast.tokens[who], wait=5)
+        async with streamed(reader.url, cast.tokens[who]) as stream:
+            assert (stream.status, waited.status) == (readable(who, "/v1/events"),) * 2, who
+            if stream.status != 200:
+                continue
+            events = [frame.data for frame in await stream.events_to(head)]
+        assert events[: len(waited.body["items"])] == waited.body["items"]
+        if who != "operator":
+            own = cast.foreign if who.startswith("foreign ") else cast.ids
+            assert {each["org_id"] for each in events} == {own["org_id"]}, who
+        told += len(events)
+    assert told > 200
 
 
 async def test_f41_an_operator_sees_both(stage: tuple[World, Cast, Reader]) -> None:

@@ -163,6 +163,8 @@ def _name_what_is_there(case: Case, draw: Draw, known: Known) -> None:
                 # A command that creates would mostly be refused an id that is taken.
                 if command != f"{name.removesuffix('_id')}.create":
                     _replace(fields, name, name.removesuffix("_id"), draw, known)
+    if "wait" in case.query:
+        case.query["wait"] = 1
     if "min_position" in case.query:
         case.headers["Prefer"] = b"wait=0"
 

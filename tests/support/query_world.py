@@ -188,9 +188,10 @@ class Answer:
 class Reader:
     """Reads from a served query service, as the operator unless a test says otherwise."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, app: Application) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, server: Server, app: Application) -> None:
         self._session = session
         self.url = url
+        self.server = server
         self.app = app
 
     async def get(self, path: str, *, token: str | None = TOKEN, headers: Any = None, **params: Any) -> Answer:
@@ -225,7 +226,7 @@ async def served(database: Database, **settings: Any) -> AsyncIterator[Reader]:
     try:
         async with aiohttp.ClientSession() as session:
             await eventually(lambda: server.started and app.lifecycle.phase == "serving" and app.state.epoch.name)
-            yield Reader(session, f"http://127.0.0.1:{port}", app)
+            yield Reader(session, f"http://127.0.0.1:{port}", server, app)
     finally:
         server.stop()
         await serving

@@ -121,7 +121,7 @@ async def list_events(request: Request) -> Response:
     if wants_stream(request):
         return stream_events(request, query.sought, after)
     if parameters.wait is not None and parameters.order == "desc":
-        raise Problem("invalid", "`wait` is for what comes, in ascending order")
+        raise Problem("not_supported", "`wait` is for what comes, in ascending order")
     page = await read_events(request.app.state.pool, query, reach=request.state.reach)
     request.app.state.epoch.learn(page.epoch)
     _require_reached(parameters, page.head, page.epoch)

@@ -14,7 +14,7 @@ from keelson.query.feed.feed import Feed
 from keelson.query.feed.frames import MEDIA_TYPE
 from keelson.query.feed.stream import StreamResponse
 from keelson.query.places import Place, read_place
-from keelson.service.headers import read_header, refuse_header
+from keelson.service.headers import read_header
 from keelson.service.problems import Problem
 
 # What pages have and streams have not.
@@ -25,11 +25,11 @@ _NOBODYS = ""
 
 
 def wants_stream(request: Request) -> bool:
-    """Whether a stream is asked for. Raises Problem `invalid` for what only a stream can heed."""
+    """Whether a stream is asked for. Raises Problem `not_supported` for what only a stream can heed."""
     if MEDIA_TYPE in request.headers.get("accept", "").lower():
         return True
     if "last-event-id" in request.headers:
-        refuse_header(b"last-event-id", f"is for a stream: it needs Accept: {MEDIA_TYPE}")
+        raise Problem("not_supported", f"Last-Event-ID is for a stream: it needs Accept: {MEDIA_TYPE}")
     return False
 
 

@@ -185,6 +185,14 @@ class Guard:
                 for credential in doubted.values():
                     tasks.create_task(self._settle(credential))
 
+    async def go_round(self) -> None:
+        """Ask about everybody, one after the other, without holding anybody back."""
+        for credential in list(self._credentials.values()):
+            try:
+                credential.judge(await self._ask(credential))
+            except UNAVAILABLE:
+                return  # nothing is heard of events either while the database is away
+
     def _doubt(self, credential: _Credential) -> None:
         credential.doubts += 1
         self._doubted[credential.token_hash] = credential
@@ -220,11 +228,7 @@ class Guard:
     async def _keep_going_round(self) -> None:
         while True:
             await asyncio.sleep(ROUND_S)
-            for credential in list(self._credentials.values()):
-                try:
-                    credential.judge(await self._ask(credential))
-                except UNAVAILABLE:
-                    break  # nobody is heard of anything either while the database is away
+            await self.go_round()
 
     def _credential_of(self, caller: Caller) -> _Credential:
         credential = self._credentials.get(caller.token_hash)
