@@ -304,7 +304,8 @@ def overbook(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def init(self: placement.Room, world: World, refusing: frozenset[str] = frozenset()) -> None:
         real(self, world, refusing)
-        self._free = {node_id: free + 200 * MIB for node_id, free in self._free.items()}
+        for nodes in self._domains.values():
+            nodes[:] = [(used_up - 200 * MIB, node_id) for used_up, node_id in nodes]
 
     monkeypatch.setattr(placement.Room, "__init__", init)
 

@@ -23,6 +23,7 @@ from keelson.events.project import ProjectCreated
 from keelson.events.registry import encode
 from keelson.log.database import Connection, connect
 from keelson.log.read import read_head
+from keelson.log.tail import LOG_CHANNEL
 from keelson.projector.checkpoints import begin, move, read_checkpoint
 from keelson.projector.folding import fold_batch
 from keelson.projector.pages import read_batch
@@ -75,10 +76,12 @@ class World:
         *events: tuple[AggregateId, Event],
         ids: Ids | None = None,
         recorded_at: datetime | None = None,
+        announced: bool = True,
         **context: Any,
     ) -> int:
         """Append the events as one command; give the last one's position. Times default to a second per position."""
         command_id = f"command_{self.head + 1}"
+        envelopes = []
         for index, (aggregate_id, event) in enumerate(events, start=1):
             self.head += 1
             envelope = Envelope(
@@ -94,8 +97,17 @@ class World:
                 **{"actor_type": "system", "actor_id": "operator", "request_id": "r", **context},
                 **msgspec.structs.asdict(ids if ids is not None else _ids_of(aggregate_id)),
             )
-            await self.insert(envelope)
+            envelopes.append(envelope)
+        async with self.owner.transaction():
+            for envelope in envelopes:
+                await self.insert(envelope)
+        if announced:
+            await self.announce()
         return self.head
+
+    async def announce(self) -> None:
+        """Notify who listens where the head is, as an append does."""
+        await self.owner.execute("SELECT pg_notify($1, $2)", LOG_CHANNEL, str(self.head))
 
     def time_of(self, position: int) -> datetime:
         """Give the time at which an event is recorded unless a test says otherwise."""

@@ -1,14 +1,18 @@
 """On which node an instance goes."""
 
+import random
 from collections import Counter
+
+import pytest
 
 from keelson.events.ids import read_aggregate_type
 from keelson.scheduler.domain.actions import Allocate
 from keelson.scheduler.domain.ids import instance_id
+from keelson.scheduler.domain.placement import Room, Spread
 from keelson.scheduler.domain.plan import Plan, plan
 from keelson.scheduler.domain.rollout import Bounds
 from keelson.scheduler.domain.signs import Signs
-from support.convergence import ControlPlane, make_process
+from support.convergence import MIB, ControlPlane, make_process
 
 
 def plan_of(plane: ControlPlane, **signs: frozenset[str]) -> Plan:
@@ -69,6 +73,33 @@ def test_memory_is_never_promised_twice_within_a_plan() -> None:
     assert Counter(placed(made)) == {nodes[0]: 2, nodes[1]: 1}
     assert made.unplaced == {other: {"web": 1}}
     assert one not in made.unplaced
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_among_many_nodes_it_is_the_one_that_the_rule_names(seed: int) -> None:
+    """Held against the rule, told once more: fewest in the domain, then on the node, most memory left, first by id."""
+    chance, plane = random.Random(seed), ControlPlane()
+    for _ in range(30):
+        labels = {"zone": chance.choice("abc")} if chance.random() < 0.7 else {}
+        plane.enroll(chance.choice((200, 400, 800)), **labels)
+    world = plane.world()
+    room, spread = Room(world), Spread(world, [])
+    free = {node_id: node.memory_bytes for node_id, node in world.nodes.items()}
+    zones, nodes = Counter[str](), Counter[str]()
+
+    for _ in range(80):
+        memory = chance.choice((50, 100, 300)) * MIB
+        fitting = [node for node in world.nodes.values() if free[node.id] >= memory]
+        expected = min(
+            fitting,
+            key=lambda node: (zones[node.zone or node.id], nodes[node.id], -free[node.id], node.id),
+            default=None,
+        )
+        assert room.place(memory, spread) == expected
+        if expected is not None:
+            free[expected.id] -= memory
+            zones[expected.zone or expected.id] += 1
+            nodes[expected.id] += 1
 
 
 def test_what_drains_holds_its_memory_until_it_has_stopped() -> None:

@@ -104,7 +104,7 @@ class Postgres:
         unfinished.rename(self.data)
 
     def start(self, timeout_s: float = 30.0) -> None:
-        """Start the server and return when it accepts connections; raises PostgresError.
+        """Start the server and return when it accepts connections, a standby in recovery; raises PostgresError.
 
         After a crash the old server's children may live for a moment and keep a new one from starting: tried again.
         """
@@ -166,7 +166,7 @@ class Postgres:
         while process.poll() is None:
             lines = self._pid_file_lines()
             # The eighth line is how the postmaster tells pg_ctl that it accepts connections.
-            if lines[:1] == [str(process.pid)] and lines[7:8] == ["ready"]:
+            if lines[:1] == [str(process.pid)] and lines[7:8] in (["ready"], ["standby"]):
                 return True
             if time.monotonic() > deadline:
                 self.kill()

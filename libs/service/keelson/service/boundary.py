@@ -128,7 +128,7 @@ class Boundary:
         route = scope.get("route")
         template: str = getattr(route, "path", UNMATCHED)
         method: str = scope["method"]
-        self._metrics.record(template, method, status, seconds)
+        self._metrics.record(template, method, status, None if "held" in scope["state"] else seconds)
         log = self._log.debug if template in self._public else self._log.info
         log("request_served", method=method, route=template, status=status, duration_ms=round(seconds * 1000, 3))
 

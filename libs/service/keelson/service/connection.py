@@ -72,10 +72,10 @@ class AnswerTransport:
             data, self._head = self._head, b""
             self._transport.write(data)
 
-    def write_chunk(self, data: bytes) -> None:
-        """Write a chunk (RFC 9112) of a body that has begun; what is written is shared with others, not copied."""
+    def write_raw(self, data: bytes) -> None:
+        """Write a part of a body that has begun, as it goes over the wire; it is not copied."""
         self.flush()
-        self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        self._transport.write(data)
 
     @property
     def is_full(self) -> bool:

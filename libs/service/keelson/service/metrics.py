@@ -49,14 +49,15 @@ class HttpMetrics:
         self.in_flight = 0
         IN_FLIGHT.labels(service).set_function(lambda: self.in_flight)
 
-    def record(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request; `route` is the template of its path, never the path."""
+    def record(self, route: str, method: str, status: int, seconds: float | None) -> None:
+        """Count a request; `route` is the template of its path, never the path. None: it took as long as it had to."""
         key = (route, method, status)
         counter = self._requests.get(key)
         if counter is None:
             counter = self._add(key)
         counter.inc()
-        self._seconds[route].observe(seconds)
+        if seconds is not None:
+            self._seconds[route].observe(seconds)
 
     def refuse(self, code: str) -> None:
         """Count a refusal; `code` is one of PROBLEMS."""

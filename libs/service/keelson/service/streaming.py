@@ -6,6 +6,7 @@ so what streams writes the chunks of its body to the connection itself, between 
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 
 from starlette.types import Scope
 
@@ -38,6 +39,15 @@ class StreamedBody:
         """Have this called when the client is gone."""
         self._answer.on_lost(callback)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has to be waited for before anything more is sent."""
+        return self._answer.is_full
+
+    def write(self, data: bytes) -> None:
+        """Send a chunk to a client that has taken most of what was sent before, without waiting for it."""
+        self._answer.write_raw(chunked(data))
+
     async def send(self, data: bytes, timeout_s: float) -> None:
         """Send a chunk, and wait until the client has taken most of it. Raises SlowClientError; nothing if it is gone.
 
@@ -47,7 +57,7 @@ class StreamedBody:
             await self._drain(timeout_s)
         if self.is_lost:
             return
-        self._answer.write_chunk(data)
+        self.write(data)
         if self._answer.is_full:
             await self._drain(timeout_s)
 
@@ -66,7 +76,18 @@ class StreamedBody:
             self.is_sending = False
 
 
+@lru_cache(maxsize=8)
+def chunked(data: bytes) -> bytes:
+    """Give a chunk as HTTP/1.1 has it (RFC 9112): the same bytes for all whom the same piece is sent to."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def forget_credential(scope: Scope) -> None:
     """Forget the credential that a request came with: an answer may go on for days."""
     headers = scope["headers"]
     headers[:] = [each for each in headers if each[0] != b"authorization"]
+
+
+def hold(scope: Scope) -> None:
+    """Say that this answer takes as long as its client likes: how long that is says nothing of the service."""
+    scope["state"]["held"] = True

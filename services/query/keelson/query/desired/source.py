@@ -1,5 +1,6 @@
 """The source of a stream that tells each version of what should be, and in silence that it still is."""
 
+from keelson.events.ids import Position
 from keelson.query.desired.snapshots import Snapshot
 from keelson.query.desired.watching import Subject, Watching
 from keelson.query.feed.frames import write_id
@@ -38,6 +39,10 @@ class DesiredSource:
             return b""
         self._has_begun = told is not None
         return self._confirm(snapshot) if told is None and self._is_known(snapshot) else self._tell(snapshot)
+
+    def read_at_once(self, quiet_to: Position) -> bytes | None:  # noqa: ARG002 - a view is behind the log in any case
+        """Give nothing: the view has to be waited for."""
+        return None
 
     async def wait(self, timeout_s: float) -> None:
         """Sleep until it may have changed."""

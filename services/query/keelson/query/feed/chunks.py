@@ -23,7 +23,8 @@ class Chunk(msgspec.Struct, frozen=True):
 
     data: bytes
     examined: Position
-    told: Position
+    told: Position = Position(0)
+    events: int = 0
 
 
 def read_ring(ring: Ring, interest: Interest, after: Position, epoch: str) -> Chunk:
@@ -63,7 +64,7 @@ def tell(matching: list[Entry], examined: Position, epoch: str) -> Chunk:
     """
     parts: list[bytes] = []
     size = 0
-    for entry, following in pairwise([*matching, None]):
+    for number, (entry, following) in enumerate(pairwise([*matching, None]), start=1):
         assert entry is not None  # noqa: S101 - only the last of the list is None, and it has no pair of its own
         envelope = entry.envelope
         is_last = following is None or following.envelope.command_id != envelope.command_id
@@ -72,5 +73,6 @@ def tell(matching: list[Entry], examined: Position, epoch: str) -> Chunk:
         parts.append(entry.frame)
         size += len(entry.frame)
         if is_last and size >= MAX_CHUNK_BYTES and following is not None:
-            return Chunk(b"".join(parts), envelope.position, envelope.position)
-    return Chunk(b"".join(parts), examined, matching[-1].envelope.position if matching else Position(0))
+            return Chunk(b"".join(parts), envelope.position, envelope.position, number)
+    told = matching[-1].envelope.position if matching else Position(0)
+    return Chunk(b"".join(parts), examined, told, len(matching))

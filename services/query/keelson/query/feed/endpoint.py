@@ -16,6 +16,7 @@ from keelson.query.feed.stream import StreamResponse
 from keelson.query.places import Place, read_place
 from keelson.service.headers import read_header
 from keelson.service.problems import Problem
+from keelson.service.streaming import hold
 
 # What pages have and streams have not.
 OF_PAGES = ("limit", "order", "since", "until", "min_position", "wait")
@@ -68,6 +69,7 @@ async def await_events(request: Request, query: EventsQuery, first: EventsPage, 
     No connection to the database is held meanwhile, and nothing is asked of it but when something matches. Raises
     Problem, and UnauthenticatedError for a credential that was revoked meanwhile.
     """
+    hold(request.scope)
     feed: Feed = request.app.state.feed
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_s

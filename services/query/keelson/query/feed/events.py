@@ -47,15 +47,20 @@ class EventSource:
         """Give what matches in the next part of what has arrived in this replica; there may be nothing in it."""
         if self._examined >= self._hub.end:
             return b""
-        chunk = await self._next_chunk()
-        self._examined = chunk.examined
-        self._told = chunk.told or self._told
-        metrics.BYTES_SENT.inc(len(chunk.data))
-        return chunk.data
+        return self._take(await self._next_chunk())
+
+    def read_at_once(self, quiet_to: Position) -> bytes | None:
+        """Give what matches of what has arrived, if it is one chunk of the ring."""
+        self._examined = max(self._examined, quiet_to)
+        if self._examined < self._hub.ring.start:
+            return None
+        chunk = self._read_ring()
+        return self._take(chunk) if chunk.examined == self._hub.end else None
 
     async def wait(self, timeout_s: float) -> None:
         """Sleep until something that matches may have arrived."""
-        self._examined = await self._subscription.wait(self._examined, timeout_s)
+        quiet_to = await self._subscription.wait(self._examined, timeout_s)
+        self._examined = max(self._examined, quiet_to)  # what was told at once meanwhile is examined too
 
     def bookmark(self) -> bytes:
         """Give the place up to which all that matches has been told."""
@@ -65,9 +70,18 @@ class EventSource:
         return frames.write_bookmark(self._epoch, self._examined)
 
     async def _next_chunk(self) -> Chunk:
-        if self._examined >= self._hub.ring.start:
-            return read_ring(self._hub.ring, self._subscription.interest, self._examined, self._epoch)
-        return await self._catch_up(self._examined)
+        return self._read_ring() if self._examined >= self._hub.ring.start else await self._catch_up(self._examined)
+
+    def _read_ring(self) -> Chunk:
+        return read_ring(self._hub.ring, self._subscription.interest, self._examined, self._epoch)
+
+    def _take(self, chunk: Chunk) -> bytes:
+        self._examined = chunk.examined
+        if chunk.told:
+            self._told = chunk.told
+            metrics.TALLY.events += chunk.events
+            metrics.TALLY.bytes += len(chunk.data)
+        return chunk.data
 
     async def _catch_up(self, after: Position) -> Chunk:
         """Read a page from the database; no connection is held while it is told, and none while waiting for a turn."""

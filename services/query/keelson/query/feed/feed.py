@@ -56,6 +56,11 @@ class Feed:
         metrics.watch_feed(lambda: self._streams, lambda: len(ring), lambda: ring.bytes)
 
     @property
+    def streams(self) -> int:
+        """How many are open: streams, and reads that wait."""
+        return self._streams
+
+    @property
     def send_timeout_s(self) -> float:
         """What a client may take to take a chunk; less while the service stops."""
         return min(self._send_timeout_s, LAST_SEND_TIMEOUT_S) if self.hub.is_stopping else self._send_timeout_s

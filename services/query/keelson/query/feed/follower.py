@@ -45,6 +45,7 @@ class Follower:
             try:
                 await self.look()
                 is_away = False
+                metrics.TALLY.count()
                 await self._tail.wait_beyond(self._hub.end)
             except UNAVAILABLE as error:
                 if not is_away:
@@ -58,19 +59,21 @@ class Follower:
             await self._begin("this replica has just begun")
         while not await self._bring():
             pass
+        self._hub.catch_up()
 
     async def _bring(self) -> bool:
         """Bring a page; give whether it was the last."""
         page = await read_page(self._db, self._hub.end, PAGE_EVENTS, max_bytes=PAGE_BYTES)
         if page.epoch != self._hub.epoch:
             await self._begin("another epoch has begun")
-        elif page.head < self._hub.end:
+            return False
+        if page.head < self._hub.end:
             await self._begin("the log ends before what was read of it")
-        else:
-            metrics.LAG.set(page.head - self._hub.end)
-            metrics.ARRIVED.inc(len(page.envelopes))
-            self._hub.publish(page.envelopes)
-        return self._hub.end >= page.head
+            return False
+        metrics.ARRIVED.inc(len(page.envelopes))
+        self._hub.publish(page.envelopes)
+        metrics.LAG.set(page.head - self._hub.end)
+        return self._hub.end >= page.head or not page.envelopes
 
     async def _begin(self, reason: str) -> None:
         """Begin anew, a little before the head, at the end of a command."""

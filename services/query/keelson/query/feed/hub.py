@@ -27,7 +27,7 @@ class Resync(msgspec.Struct, frozen=True):
 class Subscription:
     """One reader's bed. Nothing else may be awaited between looking whether there is work, and `wait`."""
 
-    __slots__ = ("_hub", "_quiet_to", "_waiter", "interest", "resync")
+    __slots__ = ("_hub", "_quiet_to", "_waiter", "at_once", "interest", "resync")
 
     def __init__(self, hub: "Hub", interest: Interest) -> None:
         self._hub = hub
@@ -35,6 +35,9 @@ class Subscription:
         self._quiet_to = Position(0)
         self.interest = interest
         self.resync: Resync | None = None
+        # May do for a sleeper what it would do awake, given the position up to which all was quiet, and let it sleep on
+        # if it has done all: a task that need not be woken is half the cost of telling it. False wakes it.
+        self.at_once: Callable[[Position], bool] = lambda _: False
 
     @property
     def is_interrupted(self) -> bool:
@@ -49,21 +52,32 @@ class Subscription:
         """
         if self._hub.end > examined or self.is_interrupted:
             return examined
-        await self.pause(timeout_s)
+        self.interest.sleepers.add(self)
+        try:
+            await self.pause(timeout_s)
+        finally:
+            self.interest.sleepers.discard(self)
         return max(examined, self._quiet_to)
 
     async def pause(self, timeout_s: float) -> None:
-        """Sleep as `wait` does, wherever the log has arrived."""
+        """Sleep, whatever arrives, until the time is over or one is interrupted."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        self.interest.sleepers.add(self)
         timer = loop.call_later(timeout_s, self.interrupt)
         try:
             await self._waiter
         finally:
             timer.cancel()
-            self.interest.sleepers.discard(self)
             self._waiter = None
+
+    def rouse(self, quiet_to: Position) -> None:
+        """Have the sleeper look, since something that matches has arrived after this position."""
+        try:
+            is_done = self.at_once(quiet_to)
+        except Exception:  # noqa: BLE001 - it is the sleeper's: awake, it fails by itself, and no other with it
+            is_done = False
+        if not is_done:
+            self.wake(quiet_to)
 
     def interrupt(self) -> None:
         """End a sleep; all that has arrived until now and concerned the sleeper would have ended it before."""
@@ -100,7 +114,7 @@ class Hub:
         return len(self._interests)
 
     async def until_begun(self, timeout_s: float) -> bool:
-        """Wait until anything is known of the log; false if that does not come about in time."""
+        """Wait until the log has arrived for the first time; false if that does not come about in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._began.wait()
@@ -120,18 +134,23 @@ class Hub:
     def publish(self, envelopes: Sequence[Envelope]) -> None:
         """Take the next events, whole commands, and wake whom they concern."""
         before = self.end
-        for entry in self.ring.extend(envelopes):
+        entries = self.ring.extend(envelopes)
+        for entry in entries:
             self._look_closely(entry.envelope)
-            for interest in self._interests.concerned_by(entry.envelope):
-                for sleeper in list(interest.sleepers):
-                    sleeper.wake(before)
+        # Only now: who is told anything is told all that has arrived.
+        for interest in {each: None for entry in entries for each in self._interests.concerned_by(entry.envelope)}:
+            for sleeper in list(interest.sleepers):
+                sleeper.rouse(before)
+
+    def catch_up(self) -> None:
+        """Take it that all that the log had has arrived: from the first time on, streams may begin."""
+        self._began.set()
 
     def restart(self, epoch: str, at: Position, reason: str) -> None:
         """Begin anew after a position: who reads already is told to forget its cursor."""
         is_first = self.epoch is None
         self.ring.restart(at)
         self.epoch = epoch
-        self._began.set()
         if is_first:
             return
         for interest in self._interests:

@@ -79,12 +79,13 @@ class Interests:
                 del self._by_field[field]
 
     def concerned_by(self, envelope: Envelope) -> Iterator[Interest]:
-        """Give the interests whose filters an event matches."""
+        """Give the interests whose filters an event matches, of those in which somebody sleeps."""
         for interest in self._in_everything:
-            yield interest
+            if interest.sleepers:
+                yield interest
         for field, groups in self._by_field.items():
             for interest in groups.get(getattr(envelope, field), ()):
-                if interest.matches(envelope):
+                if interest.sleepers and interest.matches(envelope):
                     yield interest
 
     def __iter__(self) -> Iterator[Interest]:

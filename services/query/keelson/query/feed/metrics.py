@@ -5,7 +5,8 @@ from collections.abc import Callable
 from prometheus_client import Counter, Gauge
 
 STREAMS = Gauge("keelson_feed_streams", "Streams and long polls that are open")
-BYTES_SENT = Counter("keelson_feed_sent_bytes_total", "Bytes of frames told to streams")
+SENT_EVENTS = Counter("keelson_feed_sent_events_total", "Events told to streams")
+SENT_BYTES = Counter("keelson_feed_sent_bytes_total", "Bytes of events told to streams")
 ENDED = Counter("keelson_feed_ended_total", "Streams that the service ended", ("why",))
 REFUSED = Counter("keelson_feed_refused_total", "Streams and long polls refused, because too many are open")
 CATCH_UPS = Counter("keelson_feed_catch_up_reads_total", "Statements for streams that are behind the ring")
@@ -16,6 +17,25 @@ ARRIVED = Counter("keelson_feed_arrived_events_total", "Events of the log that a
 
 # Why a service ends a stream.
 SLOW, RIGHTS, RESYNC, STOP = (ENDED.labels(why) for why in ("slow", "rights", "resync", "stop"))
+
+
+class Tally:
+    """What was told since the last time that it was counted: counters take a lock, and streams are many."""
+
+    __slots__ = ("bytes", "events")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+
+    def count(self) -> None:
+        """Count it."""
+        SENT_EVENTS.inc(self.events)
+        SENT_BYTES.inc(self.bytes)
+        self.events = self.bytes = 0
+
+
+TALLY = Tally()
 
 
 def watch_feed(streams: Callable[[], int], ring_events: Callable[[], int], ring_bytes: Callable[[], int]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from keelson.events.ids import Position
 from keelson.log.read import Filter
 from keelson.query.feed.hub import Subscription
 
@@ -29,6 +30,13 @@ class Source(Protocol):
         Called again, without waiting, until it gives b"". It may wait for a fraction of a second, no longer. Raises
         SourceEndedError when there will never be anything again, and what the database raises when it is away: it is
         then called again later.
+        """
+
+    def read_at_once(self, quiet_to: Position) -> bytes | None:
+        """Give what `read` would give now, while the stream sleeps, and there is nothing more after it.
+
+        Nothing concerned the source up to a position. None where that cannot be told without waiting, or if something
+        is left to tell: the stream is woken, and `read` gives the rest.
         """
 
     async def wait(self, timeout_s: float) -> None:

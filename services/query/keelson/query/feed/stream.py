@@ -9,6 +9,7 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from keelson.events.ids import Position
 from keelson.log.database import UNAVAILABLE
 from keelson.query.feed import frames, metrics
 from keelson.query.feed.feed import Feed
@@ -16,7 +17,7 @@ from keelson.query.feed.guard import Watch
 from keelson.query.feed.hub import Subscription
 from keelson.query.feed.source import Source, SourceEndedError
 from keelson.service.credentials import Caller
-from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential
+from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential, hold
 
 _HEADERS = (
     (b"content-type", frames.MEDIA_TYPE.encode("ascii")),
@@ -39,6 +40,7 @@ class StreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Answer. Raises Problem and UnauthenticatedError as long as nothing was answered."""
         forget_credential(scope)
+        hold(scope)
         feed = self._feed
         with (
             feed.admitted(),
@@ -73,6 +75,7 @@ class _Telling:
         """Tell until the end, and say what the end is about."""
         self._body.on_lost(self._subscription.interrupt)
         self._watch.wake = self._end_at_once
+        self._subscription.at_once = self._tell_at_once
         try:
             await self._say(frames.write_retry())
             await self._tell()
@@ -100,6 +103,18 @@ class _Telling:
             elif not self._must_end:
                 await self._source.wait(max(self._feed.bookmark_interval_s - self._silent_for_s(), 0))
 
+    def _tell_at_once(self, quiet_to: Position) -> bool:
+        """Tell what has just arrived while the task sleeps; false where something has to be waited for."""
+        if self._must_end or self._watch.is_doubted or self._body.is_full:
+            return False
+        data = self._source.read_at_once(quiet_to)
+        if data is None:
+            return False
+        if data:
+            self._body.write(data)
+            self._said_at = self._loop.time()
+        return not self._body.is_full
+
     async def _read(self) -> bytes:
         try:
             return await self._source.read()
@@ -109,12 +124,17 @@ class _Telling:
 
     async def _say_last_words(self) -> None:
         """End with what the client needs to come back: the place that it is at, or that there is none any more."""
-        if not await self._watch.settled() or self._body.is_lost:
+        if not await self._watch.settled():
+            metrics.RIGHTS.inc()
+        elif self._body.is_lost:
             return
-        if self._subscription.resync is not None:
+        elif self._subscription.resync is not None:
+            metrics.RESYNC.inc()
             await self._say(frames.write_resync(self._subscription.resync.epoch, self._subscription.resync.reason))
-        elif last := self._source.bookmark():
-            await self._say(last)
+        else:
+            metrics.STOP.inc()
+            if last := self._source.bookmark():
+                await self._say(last)
 
     async def _say(self, data: bytes) -> None:
         await self._body.send(data, self._feed.send_timeout_s)

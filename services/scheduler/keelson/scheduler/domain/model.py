@@ -53,10 +53,9 @@ class Node(msgspec.Struct, kw_only=True):
     held_bytes: int = 0
 
     @property
-    def zone(self) -> str:
-        """The failure domain that it is in."""
-        zone = self.labels.get(ZONE)
-        return f"node {self.id}" if zone is None else f"zone {zone}"
+    def zone(self) -> str | None:
+        """The failure domain that it is in; None if it is one by itself."""
+        return self.labels.get(ZONE)
 
     @property
     def was_lost(self) -> bool:
