@@ -475,6 +475,16 @@ async def test_an_agent_killed_between_a_start_and_its_note_starts_nothing_twice
     assert run is None, "the planted bug is not seen"
 
 
+async def test_what_is_not_known_any_more_does_not_go_on(node: Node) -> None:
+    instance = wanted(command=SLEEPS)
+    kill(await hosted(node, instance))
+    assert left_of(instance.instance_id)
+    (node.of(instance).path / "instance.json").write_text("{")
+    assert not node.driver.recover()
+    await eventually(lambda: not left_of(instance.instance_id))
+    assert not node.of(instance).path.exists()
+
+
 async def test_a_pid_that_is_another_process_by_now_is_left_alone(node: Node) -> None:
     with subprocess.Popen(SLEEPS, start_new_session=True) as bystander:  # noqa: ASYNC220, S603 - likewise
         instance = wanted(command=SLEEPS)

@@ -93,7 +93,7 @@ async def told(reports: Reports) -> None:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.002)
-    monkeypatch.setattr(module, "_PAUSE_WHEN_REFUSED_S", 0.001)
+    monkeypatch.setattr(module, "REFUSED_PAUSE_S", 0.001)
 
 
 async def test_each_change_is_told_once() -> None:

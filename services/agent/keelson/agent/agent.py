@@ -7,7 +7,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from keelson.agent.contact import Contact, Silence
+from keelson.agent.contact import REFUSED_PAUSE_S, Contact, Silence
 from keelson.agent.driver import Driver
 from keelson.agent.heartbeats import beat
 from keelson.agent.reconcile import (
@@ -27,9 +27,6 @@ from keelson.agent.supervisor import Pace, Supervisor
 from keelson.client import Client, ClientError, Desired
 from keelson.client.commands.instance import ReportStatus
 from keelson.client.reads.nodes import DesiredInstance
-
-# How soon a node that was turned away asks again: an operator must mend something, which takes longer.
-REFUSED_PAUSE_S = 15.0
 
 _log = structlog.get_logger()
 

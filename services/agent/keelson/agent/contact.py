@@ -8,6 +8,8 @@ from keelson.client import ClientError, ProblemError
 
 # The credential is not good any more, or was not meant for this: an operator must do something.
 _REFUSED = frozenset({401, 403})
+# How soon a node that was turned away asks again: somebody must mend something, which takes longer.
+REFUSED_PAUSE_S = 15.0
 
 _log = structlog.get_logger()
 

@@ -13,6 +13,8 @@ from keelson.client import Client, ProblemError, UnreachableError
 
 _AWAY = frozenset({408, 429, 500, 502, 503, 504})
 _RETRY_S = 2.0
+# Each attempt that is not answered is to be known: what comes of the next one depends on it.
+_ONE_ATTEMPT_S = 0.001
 
 _log = structlog.get_logger()
 
@@ -53,7 +55,8 @@ def _begin(settings: AgentSettings, folder: StateFolder) -> tuple[Attempt, bool]
 
 async def _enrol(settings: AgentSettings, attempt: Attempt, begun_before: bool) -> NodeFile:
     # The token is in the body; what is in the header is not looked at here.
-    async with Client(settings.command_url, settings.query_url, settings.enrollment_token, retry_for_s=2.0) as client:
+    client = Client(settings.command_url, settings.query_url, settings.enrollment_token, retry_for_s=_ONE_ATTEMPT_S)
+    async with client:
         lost = begun_before
         while True:
             try:

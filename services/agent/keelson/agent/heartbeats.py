@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 
-from keelson.agent.contact import Contact
+from keelson.agent.contact import REFUSED_PAUSE_S, Contact, is_refusal
 from keelson.client import Client, ClientError
 
 
@@ -23,10 +23,13 @@ async def beat(
     chance = random.SystemRandom()
     while True:
         position, load = look()
+        wait_s = interval_s
         try:
             await client.nodes.heartbeat(node_id, observed_position=position, load=load)
         except ClientError as error:
             contact.lost(error)
+            if is_refusal(error):
+                wait_s = max(interval_s, REFUSED_PAUSE_S)
         else:
             contact.made()
-        await asyncio.sleep(interval_s * chance.uniform(0.9, 1.0))
+        await asyncio.sleep(wait_s * chance.uniform(0.9, 1.0))

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 
 import structlog
 
-from keelson.agent.contact import Contact, describe, is_refusal
+from keelson.agent.contact import REFUSED_PAUSE_S, Contact, describe, is_refusal
 from keelson.agent.transitions import Status, between
 from keelson.client import Client, ClientError, ProblemError
 from keelson.client.commands.instance import ReportStatus
@@ -19,7 +19,6 @@ from keelson.client.commands.instance import ReportStatus
 _FINAL = frozenset({400, 404, 422})
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
-_PAUSE_WHEN_REFUSED_S = 30.0
 # By what the command service is led to a status from one that is not known here, tried in this order.
 _DETOURS: tuple[tuple[Status, ...], ...] = ((), ("booting",), ("failed", "booting"))
 _UNSEEN = "it was started again while that could not be told"
@@ -81,7 +80,7 @@ class Reports:
                     await self._tell(instance_id)
             except ClientError as error:
                 self._contact.lost(error)
-                await asyncio.sleep(_PAUSE_WHEN_REFUSED_S if is_refusal(error) else pause_s)
+                await asyncio.sleep(REFUSED_PAUSE_S if is_refusal(error) else pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 self._woken.set()
             else:

@@ -1,6 +1,7 @@
 """The driver that runs instances as local processes."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import structlog
 
 from keelson.agent.driver import Failure, Recovered, StartError
 from keelson.agent.drivers.process.folder import InstanceFolder, Record, folders_in
+from keelson.agent.drivers.process.group import Group
 from keelson.agent.drivers.process.identity import Identity, has_variable, pids, read_sessions
 from keelson.agent.drivers.process.launch import Launched, environment_of, launch, marker_of
 from keelson.agent.drivers.process.ports import NoPortError, Ports
@@ -61,8 +63,8 @@ class ProcessDriver:
         found = []
         for folder in folders_in(self._folder):
             record = folder.read()
-            if record is None:  # nothing was ever started from it
-                folder.remove()
+            if record is None:
+                _give_up(folder)
             else:
                 found.append(Recovered(record.instance, self._adopt(folder, record)))
         return found
@@ -131,6 +133,15 @@ class ProcessDriver:
 
     def _folder_of(self, instance_id: str) -> InstanceFolder:
         return InstanceFolder(self._folder / instance_id)
+
+
+def _give_up(folder: InstanceFolder) -> None:
+    """Remove a folder that says nothing: nothing was started yet, or what was is not known, and so must not go on."""
+    leader = _find_leader(folder.path.name)
+    if leader is not None:
+        _log.error("instance_unknown", instance_id=folder.path.name, consequence="what runs of it is ended")
+        Group(leader, marker_of(folder.path.name)).signal(signal.SIGKILL)
+    folder.remove()
 
 
 def _find_leader(instance_id: str) -> Identity | None:
