@@ -14,6 +14,7 @@ from keelson.client.reads.instances import InstanceRow
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 _PAUSE_S = 0.1
+_BEGUN_WITHIN_S = 30
 
 
 async def greet(session: aiohttp.ClientSession, endpoint: Any) -> dict[str, str]:
@@ -54,17 +55,21 @@ class Watch:
     def __init__(self, client: Client, env_id: str) -> None:
         self._client = client
         self._env_id = env_id
+        self.begun = asyncio.Event()
         self.answered: list[int] = []
         self.stale = 0
         self.releases: set[str] = set()
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask until cancelled; while nobody says who is ready, those are asked who were."""
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-            rows: list[InstanceRow] = []
+            rows: list[InstanceRow] | None = None
             while True:
-                rows = await self._read_ready() or rows
-                await self._round(session, rows)
+                listed = await self._read_ready()
+                rows = rows if listed is None else listed
+                if rows is not None:
+                    self.begun.set()
+                    await self._round(session, rows)
                 await asyncio.sleep(_PAUSE_S)
 
     async def _round(self, session: aiohttp.ClientSession, rows: list[InstanceRow]) -> None:
@@ -97,10 +102,12 @@ class Watch:
 
 @asynccontextmanager
 async def watched(client: Client, env_id: str) -> AsyncIterator[Watch]:
-    """Watch an environment while the block runs."""
+    """Watch an environment while the block runs, which it does once it is known who is to be asked."""
     watch = Watch(client, env_id)
     watching = asyncio.create_task(watch.run())
     try:
+        async with asyncio.timeout(_BEGUN_WITHIN_S):
+            await watch.begun.wait()
         yield watch
     finally:
         watching.cancel()

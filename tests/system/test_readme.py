@@ -14,6 +14,10 @@ EXAMPLE = re.compile(
     r"```sh\n(?P<command>(?:(?!```).)*?curl (?:(?!```).)*?)```\n\n```json\n(?P<answer>.*?)```", re.DOTALL
 )
 
+STREAM = re.compile(
+    r"```sh\n(?P<command>(?:(?!```).)*?curl -sN (?:(?!```).)*?)```\n\n```text\n(?P<output>.*?)```", re.DOTALL
+)
+
 PROGRAM = re.compile(r"```python\n(?P<program>.*?)```\n\n```text\n(?P<output>.*?)```", re.DOTALL)
 
 # What differs from one run to the next, and what stands for it.
@@ -22,6 +26,8 @@ VOLATILE = [
     (re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z"), "…time…"),
     (re.compile(r'"request_id": "[0-9a-f]+"'), '"request_id": "…"'),
     (re.compile(r'"[0-9a-z]+-(\d+)"'), r'"…-\1"'),
+    (re.compile(r"^id: [0-9a-z]+-", re.MULTILINE), "id: …-"),
+    (re.compile(r"^retry: \d+", re.MULTILINE), "retry: …"),
 ]
 
 
@@ -55,6 +61,8 @@ async def run(token: str, *command: str) -> str:
 async def test_every_example_answers_as_the_readme_says(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     examples, programs = list(EXAMPLE.finditer(readme)), list(PROGRAM.finditer(readme))
+    streams = list(STREAM.finditer(readme))
+    assert streams
     assert len(examples) >= 3
     assert len(programs) >= 3
 
@@ -64,6 +72,9 @@ async def test_every_example_answers_as_the_readme_says(tmp_path: Path) -> None:
         for example in examples:
             answer = await run(token, "sh", "-c", addressed(example["command"], stack))
             assert settled(answer) == settled(example["answer"]), example["command"]
+        for stream in streams:
+            output = await run(token, "sh", "-c", addressed(stream["command"], stack))
+            assert settled(output).startswith(settled(stream["output"])), stream["command"]
         for program in programs:
             assert await run(token, sys.executable, "-c", addressed(program["program"], stack)) == program["output"]
         assert await stack.end() == 0
