@@ -129,6 +129,13 @@ class Judge:
         named = next((place_of(told.cursor)[0] for told in session.told if told.cursor), session.epoch)
         return named if named in self._epochs else None
 
+    def _is_turned_away(self, session: Session) -> bool:
+        """Whether all that it was told is that the epoch is another, and that is so."""
+        if [told.kind for told in session.told] != ["resync"]:
+            return False
+        said, came_from = session.told[0].body.get("epoch"), place_of(session.start or "-0")[0]
+        return said in (None, *self._epochs) and (not came_from or came_from != said)
+
     def _walk(self, consumer: Consumer, epoch: str, session: Session) -> "Walk":
         key = (consumer.name, epoch)
         if key not in self._shares:
@@ -139,12 +146,16 @@ class Judge:
         name = self._epoch_of(session)
         if session.status != 200:
             yield from self._faults_of_refusal(consumer, session)
+        elif self._is_turned_away(session):
+            return
         elif name is None or name not in self._epochs:
             yield from (Fault("epochs", f"{consumer.name} was told {told} of no epoch") for told in session.told[:1])
         else:
             epoch = self._epochs[name]
             if epoch.ended_at is not None and session.began_at > epoch.ended_at + self._stale_s:
-                yield Fault("epochs", f"{consumer.name} was served from {session.start} after its epoch's end")
+                late_s = session.began_at - epoch.ended_at
+                text = f"{consumer.name} was served from {session.start} {late_s:.1f} s after its epoch's end"
+                yield Fault("epochs", text)
             walk = self._walk(consumer, name, session)
             for told in session.told:
                 yield from (Fault(each, f"{consumer.name}: {text}") for each, text in walk.follow(told))
@@ -226,10 +237,12 @@ class Walk:
     def _follow_event(self, told: Told) -> Iterator[tuple[Guarantee, str]]:
         position = int(told.body["position"])
         event = self._share.log.get(position)
+        # What is not in the log of an epoch that has ended is of the next one.
+        stranger: Guarantee = "faithful" if self._share.epoch.ended_at is None else "epochs"
         if event is None:
-            yield "faithful", f"{position} is not in the log"
+            yield stranger, f"{position} is not in the log of {self._share.epoch.name}"
             return
-        yield from _differences(event, told.body)
+        yield from ((stranger, text) for text in _differences(event, told.body))
         if position not in self._share.matches:
             yield "confined", f"{position} was not asked for, or is not for its eyes"
             return
@@ -276,9 +289,12 @@ class Walk:
         elif following is not None and following <= position:
             yield "bookmarkable", f"the bookmark {position} came before {following}"
         event = self._share.log.get(position)
+        # Where it stands already may be the last of a command that matched, and not the last of all.
+        is_known = position == self.at
         if position and event is None:
-            yield "bookmarkable", f"the bookmark {position} is beyond the log"
-        elif event is not None and not event["command_end"]:
+            is_over = self._share.epoch.ended_at is not None
+            yield "epochs" if is_over else "bookmarkable", f"the bookmark {position} is beyond the log"
+        elif event is not None and not event["command_end"] and not is_known:
             yield "atomic", f"the bookmark {position} is within a command"
         self.at = self._bookmarked = max(self.at, position)
 
@@ -289,12 +305,12 @@ def _lasts(matching: Iterable[Event]) -> frozenset[int]:
     return frozenset([event["position"] for event in events][-1] for _, events in commands)
 
 
-def _differences(event: Event, body: Mapping[str, Any]) -> Iterator[tuple[Guarantee, str]]:
+def _differences(event: Event, body: Mapping[str, Any]) -> Iterator[str]:
     """Hold what was told of an event against its row; what is null there is left out here."""
     for name in _COLUMNS:
         if body.get(name) != event[name]:
-            yield "faithful", f"{event['position']}: {name} is {body.get(name)!r}, not {event[name]!r}"
+            yield f"{event['position']}: {name} is {body.get(name)!r}, not {event[name]!r}"
     if body["stored_version"] == body["version"] and body["payload"] != json.loads(event["payload"]):
-        yield "faithful", f"{event['position']} has another payload"
+        yield f"{event['position']} has another payload"
     if datetime.fromisoformat(body["recorded_at"]) != event["recorded_at"]:
-        yield "faithful", f"{event['position']} was recorded at {event['recorded_at']}, not {body['recorded_at']}"
+        yield f"{event['position']} was recorded at {event['recorded_at']}, not {body['recorded_at']}"

@@ -1,6 +1,7 @@
 """What is wrong with the head of a request, and what is not; and how an answer leaves."""
 
 import asyncio
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,6 +53,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.closed = False
+        self.socket: socket.socket | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep it."""
@@ -65,6 +67,12 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         """Take no more."""
         self.closed = True
+        if self.socket is not None:
+            self.socket.close()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Give the socket."""
+        return self.socket if name == "socket" else default
 
 
 def answer_on(wire: Any) -> AnswerTransport:
@@ -105,3 +113,13 @@ async def test_what_was_kept_is_written_before_the_end() -> None:
     assert answer.is_closing()
     await asyncio.sleep(0)
     assert wire.written == [b"head "]
+
+
+async def test_the_silence_of_who_has_gone_already_is_not_bounded() -> None:
+    wire = Wire()
+    wire.socket = socket.socket()
+    answer = answer_on(wire)
+    answer.bound_silence(2.0)
+    assert wire.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+    wire.close()
+    answer.bound_silence(2.0)

@@ -156,6 +156,12 @@ def test_an_epoch_ends_what_is_of_it() -> None:
     assert guarantees(OVER.faults_of(listener(of([*FIRST, resync, bookmark(7)])))) == {"epochs"}
     assert guarantees(OVER.faults_of(listener(Session("e1-5", 13.0, status=200, ended_at=14.0)))) == {"epochs"}
     assert not OVER.faults_of(listener(Session("e1-5", 11.0, status=200, ended_at=14.0)))
+    of_the_next = Told("event", "e1-9", {**event(8).body, "position": 9})
+    assert guarantees(OVER.faults_of(listener(of([*SOUND, of_the_next])))) == {"epochs"}
+    assert guarantees(OVER.faults_of(listener(of([*SOUND, bookmark(9)])))) == {"epochs"}
+    assert guarantees(OVER.faults_of(listener(of([event(1, "e1-1", payload={"name": "x"})])))) == {"epochs"}
+    turned_away = Session("e1-5", 13.0, status=200, told=[resync], epoch="e2")
+    assert not OVER.faults_of(listener(turned_away))
     assert not OVER.faults_of(listener(of([Told("event", "e2-1", event(1).body)])))
 
 

@@ -91,10 +91,13 @@ class AnswerTransport:
         self._connection.lost_callback = callback
 
     def bound_silence(self, seconds: float) -> None:
-        """Have a client whose machine does not even acknowledge what it is sent taken for lost after so long."""
+        """Have a client whose machine does not even acknowledge what it is sent taken for lost after so long.
+
+        Safe also for one that has gone already, whose socket is closed.
+        """
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         own = self._transport.get_extra_info("socket")
-        if option is not None and own is not None:
+        if option is not None and own is not None and not self.is_closing():
             own.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
 
     def abort(self) -> None:
