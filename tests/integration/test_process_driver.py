@@ -124,7 +124,7 @@ async def test_a_command_is_told_what_it_needs_and_nothing_of_the_agent(
     }
 
 
-async def test_secrets_are_files_for_the_owner_alone_asked_for_once_and_removed_at_the_end(node: Node) -> None:
+async def test_secrets_are_for_the_owner_alone_asked_for_once_and_gone_at_the_end(node: Node) -> None:
     code = "import os, pathlib; print(pathlib.Path(os.environ['KEELSON_SECRETS_DIR'], 'KEY').read_text())"
     instance = wanted(command=python(code), secret_version=3)
     for _ in range(2):

@@ -16,6 +16,7 @@ from support.instances import SERVES
 from support.proxy import proxied
 from support.stack import running_stack
 from support.waiting import eventually
+from system.test_epoch import begin_epoch
 
 CANARY = "the-canary-of-the-agent"
 
@@ -243,6 +244,27 @@ async def test_what_an_agent_has_left_is_ended_by_hand_while_none_runs(
         await agent.start()
         await eventually(lambda: pids_of(instance_id))
         await operator.until(instance_id, "ready")
+
+
+async def test_f26_an_agent_goes_over_to_another_epoch_and_ends_nothing_for_it(
+    cluster: Cluster, database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "well").touch()
+    async with (
+        running_stack(cluster, database, tmp_path) as stack,
+        operating(stack) as operator,
+        enrolled(stack, operator, tmp_path) as agent,
+    ):
+        instance_id = await operator.allocate(agent.node_id)
+        await operator.until(instance_id, "ready")
+        pids = pids_of(instance_id)
+        await begin_epoch(database)
+        await eventually(lambda: agent.logged("epoch_changed"), 30.0)
+        assert pids_of(instance_id) == pids
+        assert await operator.told(instance_id) == ["booting", "ready"]
+        await drain(operator, instance_id)
+        await operator.until(instance_id, "stopped")
+        assert not pids_of(instance_id)
 
 
 async def test_a_node_that_was_removed_goes_on_with_what_it_runs(
