@@ -384,6 +384,21 @@ while True:
         assert b"\0" not in now  # it is appended to, not written where it was
 
 
+async def test_logs_of_the_last_instances_that_ended_are_kept(node: Node) -> None:
+    node = Node(node.folder, msgspec.structs.replace(node.rules, kept_logs=2))
+    for number in (1, 2, 3):
+        instance = wanted(number, command=python(f"print({number})"), secret_version=1)
+        await ended(await node.driver.start(instance))
+        node.driver.discard(instance.instance_id)
+        node.driver.discard(instance.instance_id)
+        node.driver.discard(wanted(number + 10).instance_id)  # of what never was, nothing is kept
+    kept = sorted((node.folder.parent / "ended").iterdir())
+    assert [path.name for path in kept] == [wanted(number).instance_id for number in (2, 3)]
+    assert [(path / "stdout.log").read_text() for path in kept] == ["2\n", "3\n"]
+    assert [sorted(each.name for each in path.iterdir()) for path in kept] == [["stderr.log", "stdout.log"]] * 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o700}
+
+
 async def test_ports_are_kept_over_restarts_unless_somebody_took_them(node: Node) -> None:
     first, second = wanted(1, command=SLEEPS, ports=["a", "b"]), wanted(2, command=SLEEPS, ports=["a"])
     run, other = await node.driver.start(first), await node.driver.start(second)

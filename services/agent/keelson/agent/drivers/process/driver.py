@@ -29,6 +29,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     root: Path
     log_max_bytes: int = 10 * 2**20
+    kept_logs: int = 20
     watch_interval_s: float = 1.0
 
 
@@ -41,8 +42,12 @@ class ProcessDriver:
     """
 
     def __init__(self, folder: Path, rules: Rules, reveal: Reveal) -> None:
-        """Keep instances' folders in `folder`; `reveal` gives an instance's secrets, or raises StartError."""
+        """Keep instances' folders in `folder`, and logs of those that ended beside it.
+
+        `reveal` gives an instance's secrets, or raises StartError.
+        """
         self._folder = folder
+        self._ended = folder.with_name("ended")
         self._rules = rules
         self._reveal = reveal
         self._ports = Ports()
@@ -51,7 +56,7 @@ class ProcessDriver:
     async def run(self) -> None:
         """Hold the bounds of memory and of logs."""
         while True:
-            sessions = await asyncio.to_thread(read_sessions)
+            sessions = await asyncio.to_thread(read_sessions) if self._runs else {}
             for run, record in list(self._runs.values()):
                 run.watch(sessions.get(run.session, ()), record.instance.spec.memory_bytes)
             for instance_id in list(self._runs):
@@ -64,7 +69,7 @@ class ProcessDriver:
         for folder in folders_in(self._folder):
             record = folder.read()
             if record is None:
-                _give_up(folder)
+                self._give_up(folder)
             else:
                 found.append(Recovered(record.instance, self._adopt(folder, record)))
         return found
@@ -93,7 +98,7 @@ class ProcessDriver:
         record = folder.read()
         if record is not None:
             self._ports.give_back(record.ports)
-        folder.remove()
+        folder.remove(self._ended, self._rules.kept_logs)
 
     def measure(self) -> Mapping[str, float]:
         """Give the memory that the instances' processes have, in bytes, as it was looked at last."""
@@ -131,17 +136,16 @@ class ProcessDriver:
         self._runs[record.instance.instance_id] = (run, record)
         return run
 
+    def _give_up(self, folder: InstanceFolder) -> None:
+        """Remove a folder that says nothing: nothing was started, or what was is not known, and so must not go on."""
+        leader = _find_leader(folder.path.name)
+        if leader is not None:
+            _log.error("instance_unknown", instance_id=folder.path.name, consequence="what runs of it is ended")
+            Group(leader, marker_of(folder.path.name)).signal(signal.SIGKILL)
+        folder.remove(self._ended, self._rules.kept_logs)
+
     def _folder_of(self, instance_id: str) -> InstanceFolder:
         return InstanceFolder(self._folder / instance_id)
-
-
-def _give_up(folder: InstanceFolder) -> None:
-    """Remove a folder that says nothing: nothing was started yet, or what was is not known, and so must not go on."""
-    leader = _find_leader(folder.path.name)
-    if leader is not None:
-        _log.error("instance_unknown", instance_id=folder.path.name, consequence="what runs of it is ended")
-        Group(leader, marker_of(folder.path.name)).signal(signal.SIGKILL)
-    folder.remove()
 
 
 def _find_leader(instance_id: str) -> Identity | None:

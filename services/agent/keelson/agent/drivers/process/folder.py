@@ -77,15 +77,37 @@ class InstanceFolder:
         for name in LOGS:
             _bound(self.path / name, max_bytes)
 
-    def remove(self) -> None:
-        """Remove it, the secrets first."""
+    def remove(self, ended: Path, kept: int) -> None:
+        """Remove it, the secrets first. Its logs go to `ended`, where those of the last `kept` instances stay."""
         shutil.rmtree(self.secrets, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where there is no room to keep them, they go as well
+            _keep_logs(self.path, ended / self.path.name)
+            for each in sorted(ended.iterdir(), key=_changed_at)[:-kept]:
+                shutil.rmtree(each, ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def folders_in(path: Path) -> Iterator[InstanceFolder]:
     """Give the instances' folders that are there."""
     return (InstanceFolder(each) for each in sorted(path.iterdir()) if each.is_dir())
+
+
+def _keep_logs(folder: Path, ended: Path) -> None:
+    logs = [log for name in LOGS for log in (folder / name, _end_of(folder / name)) if log.exists()]
+    if logs:
+        ended.parent.mkdir(mode=0o700, exist_ok=True)
+        ended.mkdir(mode=0o700, exist_ok=True)
+    for log in logs:
+        log.replace(ended / log.name)
+
+
+def _changed_at(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _end_of(log: Path) -> Path:
+    """Give the file that keeps the end of what a log had before it was begun anew."""
+    return log.with_name(f"{log.name}.1")
 
 
 def _bound(path: Path, max_bytes: int) -> None:
@@ -95,7 +117,7 @@ def _bound(path: Path, max_bytes: int) -> None:
             if size <= max_bytes:
                 return
             with contextlib.suppress(OSError):  # a disk that is full is no reason to let it grow
-                _keep(log.fileno(), size - max_bytes, path.with_name(f"{path.name}.1"))
+                _keep(log.fileno(), size - max_bytes, _end_of(path))
             log.truncate(0)
     except OSError:
         return
