@@ -279,7 +279,7 @@ async def test_versions_only_grow_in_what_a_stream_tells(world: World, reader: R
             await place(world, number)
             await world.project()
         given = await following
-    versions = [each.version for each in given]
+    versions = [each.version for each in given if isinstance(each, Desired)]
     assert versions == sorted(set(versions))
 
 
@@ -438,7 +438,7 @@ async def test_what_a_stream_has_not_is_refused(reader: Reader) -> None:
         answer = await reader.get(PATH, headers={"Accept": "text/event-stream"}, **asked)
         assert (answer.status, answer.code) == (400, "not_supported")
     answer = await reader.get(PATH, headers={"Last-Event-ID": "e-1"})
-    assert (answer.status, answer.code) == (400, "invalid")
+    assert (answer.status, answer.code) == (400, "not_supported")
     for wait in ("0", "31", "soon"):
         assert (await reader.get(PATH, wait=wait)).code == "invalid"
 
