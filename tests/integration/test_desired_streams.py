@@ -484,6 +484,21 @@ async def test_f33_a_stream_ends_with_its_place_when_the_service_stops(world: Wo
         assert (answer.status, answer.body["version"]) == (200, version)
 
 
+async def test_a_stream_outlives_a_view_that_is_away(world: World, reader: Reader) -> None:
+    async with streamed(reader.url, TOKEN, PATH) as stream:
+        await told(stream)
+        await world.projector.execute("ALTER VIEW views.node_desired RENAME TO put_aside")
+        instance = await place(world, 1)
+        await world.project()
+        await eventually(lambda: _is_away(reader))
+        await world.projector.execute("ALTER VIEW views.put_aside RENAME TO node_desired")
+        assert ids_of(await told(stream)) == [instance]
+
+
+async def _is_away(reader: Reader) -> bool:
+    return (await reader.get(PATH)).status == 503
+
+
 async def test_a_stream_ends_when_its_node_is_removed(world: World, reader: Reader) -> None:
     async with streamed(reader.url, TOKEN, PATH) as stream:
         await told(stream)

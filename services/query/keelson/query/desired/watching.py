@@ -93,7 +93,11 @@ class Watching:
         projection = self._subject.snapshots.projection
         if not await self._checkpoints.wait_for((projection,), self._wanted, _VIEW_WAIT_S):
             return False
-        self.reading = await self._board.read(self._wanted)
+        try:
+            self.reading = await self._board.read(self._wanted)
+        except Problem as problem:
+            # The view is being exchanged: a matter of time, as is a database that is away.
+            raise ConnectionError(problem.detail) from problem
         return self.is_current
 
     async def wait(self, timeout_s: float) -> None:
