@@ -40,9 +40,10 @@ class DesiredSource:
         self._has_begun = told is not None
         return self._confirm(snapshot) if told is None and self._is_known(snapshot) else self._tell(snapshot)
 
-    def read_at_once(self, quiet_to: Position) -> bytes | None:  # noqa: ARG002 - a view is behind the log in any case
-        """Give nothing: the view has to be waited for."""
-        return None
+    def read_at_once(self, quiet_to: Position) -> bytes | None:
+        """Hear of what has arrived: the stream sleeps on if that changes nothing, and reads the view if it may."""
+        self._watching.hear(quiet_to)
+        return b"" if self._watching.is_current else None
 
     async def wait(self, timeout_s: float) -> None:
         """Sleep until it may have changed."""

@@ -87,24 +87,32 @@ class Watching:
 
         Waits for the view for a fraction of a second. Raises what the database raises when it is away.
         """
-        self._listen()
+        self.hear(0)
         if self.is_current:
             return False
         projection = self._subject.snapshots.projection
         if not await self._checkpoints.wait_for((projection,), self._wanted, _VIEW_WAIT_S):
             return False
-        self.reading = await self._board.read(self._wanted)
+        try:
+            self.reading = await self._board.read(self._wanted)
+        except Problem as problem:
+            # The view is being exchanged: a matter of time, as is a database that is away.
+            raise ConnectionError(problem.detail) from problem
         return self.is_current
 
     async def wait(self, timeout_s: float) -> None:
         """Sleep until there may be something to read."""
         if self.is_current:
-            self._heard = await self._subscription.wait(Position(self._heard), timeout_s)
+            self.hear(await self._subscription.wait(Position(self._heard), timeout_s))
         else:
             await self._subscription.pause(min(timeout_s, _VIEW_RETRY_S))
 
-    def _listen(self) -> None:
-        """Hear of what has arrived; what is not remembered any more may have been anything."""
+    def hear(self, quiet_to: int) -> None:
+        """Hear of what has arrived, of which nothing is of interest up to a position.
+
+        What is not remembered any more may have been anything.
+        """
+        self._heard = max(self._heard, quiet_to)
         end, ring = self._hub.end, self._hub.ring
         if self._heard < ring.start:
             self._wanted = end

@@ -86,7 +86,9 @@ class _Telling:
             metrics.SLOW.inc()
             self._body.abort()
         finally:
-            self._watch.wake = self._subscription.interrupt  # nobody holds what was told to a client that is gone
+            # Nobody holds what was told to a client that is gone.
+            self._watch.wake = self._subscription.interrupt
+            self._subscription.at_once = lambda _: False
 
     async def _tell(self) -> None:
         """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
