@@ -46,6 +46,11 @@ async def read_org(stack: Supervised, org_id: str) -> str:
         return str((await client.read("orgs", org_id))["name"])
 
 
+async def read_nodes(stack: Supervised) -> dict[str, str]:
+    async with client_of(stack) as client:
+        return {str(node.name): node.id async for node in client.nodes.list()}
+
+
 def is_replaced(stack: Supervised, name: str, killed: Identity) -> bool:
     return stack.pids.get(name, killed) != killed
 
@@ -198,7 +203,17 @@ async def test_a_database_of_somebody_else_is_used_as_its_role(stack: Supervised
         assert "database" not in stack.pids
         assert "rent@" not in stack.output
         await create_org(stack, "tenant")
+        there = await read_nodes(stack)
         assert await stack.end() == 0
+    # On the same home with a log of its own, the nodes are others, and are let in as such.
+    await stack.start()
+    here = await read_nodes(stack)
+    assert set(here) == set(there) == {"node-a", "node-b"}
+    assert not set(here.values()) & set(there.values())
+    assert await stack.end() == 0
+    await stack.start()
+    assert await read_nodes(stack) == here
+    assert await stack.end() == 0
 
 
 async def test_a_database_that_cannot_be_used_is_told_without_its_password(stack: Supervised) -> None:
