@@ -2,7 +2,7 @@
 
 import re
 
-from mutation import of_agent, of_command, of_log, of_projector, of_service, of_streams
+from mutation import of_agent, of_command, of_feed, of_log, of_projector, of_service, of_streams
 from mutation.mutant import Mutant
 
 
@@ -19,6 +19,7 @@ MUTANTS: tuple[Mutant, ...] = tuple(
             *of_agent.MUTANTS,
             *of_log.MUTANTS,
             *of_command.MUTANTS,
+            *of_feed.MUTANTS,
             *of_projector.MUTANTS,
             *of_service.MUTANTS,
             *of_streams.MUTANTS,
