@@ -18,6 +18,7 @@ from keelson.log.database import open_pool
 from keelson.service.credentials import MAX_AGE_S, Caller, Credentials
 from support.database import Database
 from support.query_world import ORG, World, make_id, open_world
+from support.waiting import eventually
 
 MEMBER, PRINCIPAL, NODE = make_id("member", 1), make_id("principal", 1), make_id("node", 1)
 CREDENTIAL = make_id("credential", 1)
@@ -261,3 +262,23 @@ async def found(credentials: Credentials, token: str) -> Caller:
     caller = await credentials.find(token)
     assert caller is not None
     return caller
+
+
+async def test_f26_in_another_epoch_everybody_is_asked_for_anew(world: World, database: Database) -> None:
+    """Also who was being asked for when it began: their statements may have been answered by two servers."""
+    token = await add_member(world)
+    async with looking_up(database.query_dsn) as (db, credentials):
+        await found(credentials, token)
+        assert credentials.warm(token) is not None
+        credentials.forget()
+        assert credentials.warm(token) is None
+        db.gate.clear()
+        asking = asyncio.create_task(credentials.find(token))
+        before = len(db.asked)
+        await eventually(lambda: len(db.asked) > before)
+        credentials.forget()
+        db.gate.set()
+        assert await asking is not None
+        # The credential and its holder, and both once more.
+        assert len(db.asked) == before + 4
+        assert credentials.warm(token) is not None

@@ -351,6 +351,16 @@ async def test_f26_when_the_epoch_changes_streams_say_so_and_end(world: World, r
         assert {each.id.partition("-")[0] for each in told if each.id} == {"another"}
 
 
+async def test_f26_no_stream_begins_on_what_was_read_in_an_epoch_that_has_ended(world: World, reader: Reader) -> None:
+    """The process knows of another from its first connection to it; the feed has read nothing of that yet."""
+    async with streamed(reader.url, TOKEN) as stream:
+        await stream.events_to(world.head)
+        reader.app.state.epoch.learn("another")
+        refused = await connect(reader.url, "/v1/events", TOKEN, after=f"{world.epoch}-{world.head}")
+        assert refused.status == 503
+        refused.writer.close()
+
+
 async def test_f26_when_the_log_ends_before_what_was_read_streams_say_so(world: World, reader: Reader) -> None:
     """A copy of before was put back, and its epoch is the same: what was told of the lost events is no more true."""
     async with streamed(reader.url, TOKEN) as stream:

@@ -160,3 +160,15 @@ async def kill_listener(database: Database) -> None:
         assert killed
     finally:
         await admin.close()
+
+
+async def test_f26_waits_end_when_another_epoch_begins(database: Database, projector: Connection) -> None:
+    """What was waited for may never come, and what comes under that number may be something else."""
+    await move(projector, "platform", 7)
+    async with registry(database) as checkpoints:
+        wait = await waiting(checkpoints, "platform", position=9)
+        await announce(projector, "tenancy", 20)
+        await eventually(lambda: checkpoints.position_of("tenancy") == 20)
+        checkpoints.epoch.learn("later")
+        assert checkpoints.position_of("tenancy") is None, "which may not be there any more"
+        assert not await wait

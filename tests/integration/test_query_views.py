@@ -13,10 +13,15 @@ from keelson.events.env import EnvConfigSet, EnvProcess, EnvReleaseSet
 from keelson.events.release import Port, Process, ReleaseCreated
 from keelson.events.route import RouteCreated, RouteDeleted, RouteUpdated
 from keelson.log.database import connect
+from keelson.log.epochs import LineageError
+from keelson.query.confinement import EVERYTHING
+from keelson.query.freshness import Floor
+from keelson.query.reads import View
 from keelson.views import table_named
 from keelson.views.sql import select_page, select_rows
 from support.database import Database
 from support.query_world import APP, ENV, ORG, PROJECT, Reader, World, make_id, open_world, served
+from support.waiting import eventually
 
 RELEASE, DEPLOY = make_id("release", 1), make_id("deploy", 1)
 WEB = Process(command=("serve", "--fast"), ports=(Port("http", 8080),), cpu_millis=250, memory_bytes=2**28)
@@ -368,3 +373,28 @@ async def test_hot_reads_are_index_scans(world: World, database: Database) -> No
             assert "Seq Scan on apps" not in plan
     finally:
         await query.close()
+
+
+async def test_f26_a_wait_that_ends_in_another_epoch_shows_nothing_of_it(world: World, reader: Reader) -> None:
+    """Whatever the view has reached by then: the position that was asked for is of a history that has ended."""
+    waits = reader.app.state.freshness._checkpoints._waits
+    wanted = f"{world.epoch}-{world.head + 2}"
+    asking = asyncio.create_task(reader.get("/v1/apps", min_position=wanted, headers={"Prefer": "wait=20"}))
+    await eventually(lambda: waits)
+    await world.owner.execute("UPDATE log.head SET epoch = 'another'")
+    for name in ("one", "two", "three"):
+        await world.append((APP, AppRenamed(name=name)))
+    await world.project()
+    answer = await asking
+    assert (answer.status, answer.code) == (410, "cursor_expired")
+    assert answer.headers["Keelson-Epoch"] == "another"
+
+
+async def test_f26_rows_of_a_server_that_was_replaced_are_not_shown(world: World, reader: Reader) -> None:
+    """They were asked for before the process knew, and came late."""
+    reading = await View(*table_named("apps")).read_rows(reader.app.state.pool, [APP], reach=EVERYTHING)
+    assert reading.epoch == world.epoch
+    reader.app.state.epoch.learn("another")
+    with pytest.raises(LineageError):
+        reader.app.state.freshness.check(Floor(), "tenancy", reading.checkpoint, reading.epoch)
+    assert (await reader.get("/v1/apps")).status == 503

@@ -14,9 +14,14 @@ _LISTEN = f"{_LOG}/listen.py"
 _TAIL = f"{_LOG}/tail.py"
 _READ = f"{_LOG}/read.py"
 
+_EPOCHS = f"{_LOG}/epochs.py"
+_ENTER_SQL = f"{_LOG}/sql/enter_log.sql"
+_RENEW_SQL = f"{_LOG}/migrations/0009-renew-epoch.sql"
+
 _APPENDS = "integration/test_append.py"
 _BOUNDS = "integration/test_bounds.py"
 _FAULTS = "integration/test_append_faults.py"
+_LINEAGES = "integration/test_lineage.py"
 _LISTENS = "integration/test_listen.py"
 _POOLER = "system/test_pgbouncer.py"
 
@@ -400,5 +405,80 @@ MUTANTS = (
         "    def settle(self, outcome: Outcome) -> None:\n        if not self.outcome.done():\n",
         "    def settle(self, outcome: Outcome) -> None:\n        if True:\n",
         (f"{_BOUNDS}::test_f40_who_leaves_while_the_append_is_in_flight_ends_nothing",),
+    ),
+    Mutant(
+        "F26",
+        "a new connection takes the head's word for the lineage",
+        _ENTER_SQL,
+        "CROSS JOIN LATERAL log.renew_epoch_v1(CASE WHEN session.settings >= 0 THEN $3::text END) AS renewed",
+        "CROSS JOIN (SELECT h.epoch, $3::text IS NULL AS standby FROM log.head AS h) AS renewed",
+        (f"{_LINEAGES}::test_f26_whoever_connects_first_begins_the_epoch_as_an_event",),
+    ),
+    Mutant(
+        "F26",
+        "of many that connect at once each begins an epoch",
+        _RENEW_SQL,
+        ";\n    epoch := h.epoch;\n    IF (h.system_identifier, h.timeline) = (system_now, timeline_now) THEN",
+        ";\n    epoch := h.epoch;\n    IF false THEN",
+        (f"{_LINEAGES}::test_f26_of_many_connections_at_once_one_begins_the_epoch",),
+    ),
+    Mutant(
+        "F26",
+        "another timeline is no other lineage",
+        _RENEW_SQL,
+        "    IF (h.system_identifier, h.timeline) = (system_now, timeline_now) THEN\n        RETURN;\n    END IF;\n\n",
+        "    IF h.system_identifier = system_now THEN\n        RETURN;\n    END IF;\n\n",
+        (f"{_LINEAGES}::test_f26_whoever_connects_first_begins_the_epoch_as_an_event",),
+    ),
+    Mutant(
+        "F26",
+        "the epoch is lost in a crash if a session without a wait for the disk began it",
+        _RENEW_SQL,
+        "    PERFORM set_config('synchronous_commit', 'on', true);\n",
+        "",
+        (f"{_LINEAGES}::test_f26_the_epoch_is_durable_also_through_a_session_that_need_not_be",),
+    ),
+    Mutant(
+        "F26",
+        "a migration leaves the epoch to whoever comes next",
+        f"{_LOG}/migrate.py",
+        '        await connection.fetchval(_RENEW_EPOCH, "keelson migrate")\n',
+        "",
+        (f"{_LINEAGES}::test_f26_a_migration_begins_the_epoch_of_what_was_restored",),
+    ),
+    Mutant(
+        "F26",
+        "a connection of an epoch that has ended is lent",
+        _DATABASE,
+        "if lent.epoch == self._epochs.name:",
+        "if lent.epoch:",
+        (f"{_LINEAGES}::test_f26_a_pool_lends_nothing_that_was_opened_in_an_epoch_that_has_ended",),
+    ),
+    Mutant(
+        "F26",
+        "a process goes back to a server whose successor it has seen",
+        _EPOCHS,
+        "        if name in self._ended:\n",
+        "        if False:\n",
+        (
+            f"{_LINEAGES}::test_f26_a_server_that_was_replaced_is_refused",
+            "unit/log/test_epochs.py::test_f26_an_epoch_that_has_ended_is_not_entered_again",
+        ),
+    ),
+    Mutant(
+        "F26",
+        "a writer works on a standby",
+        _EPOCHS,
+        'if row["standby"] and not standby:',
+        "if False:",
+        ("unit/log/test_epochs.py::test_f26_a_standby_is_entered_by_who_reads_alone",),
+    ),
+    Mutant(
+        "F26",
+        "a log of an older schema is worked with, in whichever epoch it is",
+        _EPOCHS,
+        '        raise LineageError("there is no log, or one of an older version: migrations are missing") from None\n',
+        "        return str(epochs.name)\n",
+        (f"{_LINEAGES}::test_f26_what_is_no_log_of_this_version_is_not_worked_with",),
     ),
 )

@@ -153,4 +153,20 @@ MUTANTS = (
         "    names = list(set(value))\n",
         ("properties/test_projection_replay.py::test_f25_a_replay_under_another_hash_seed_gives_identical_rows[1]",),
     ),
+    Mutant(
+        "F26",
+        "a page that was read before a failover is applied to another history",
+        f"{_PROJECTOR}/sql/move_checkpoint.sql",
+        "AND (SELECT h.epoch FROM log.head AS h) = $6",
+        "AND $6::text IS NOT NULL",
+        ("integration/test_projector_lineage.py::test_f26_a_page_of_a_lineage_that_has_ended_is_not_applied",),
+    ),
+    Mutant(
+        "F26",
+        "a projector tries again with pages that it kept of an earlier history",
+        _FOLLOWER,
+        "                self._pages.forget()\n",
+        "",
+        ("integration/test_projector_lineage.py::test_f26_pages_that_were_kept_are_read_anew",),
+    ),
 )

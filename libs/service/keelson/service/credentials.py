@@ -167,9 +167,9 @@ class Credentials:
         return await asyncio.shield(asking)
 
     async def _ask(self, token_hash: bytes) -> Caller | None:
-        known, asked_at = self._known, self._clock()
+        known, holders, asked_at = self._known, self._holders, self._clock()
         row = await self._db.fetchrow(_READ_CREDENTIAL, token_hash)
-        caller = await self._caller_of(row, token_hash, self._holders) if row is not None else None
+        caller = await self._caller_of(row, token_hash, holders) if row is not None else None
         if known is not self._known:  # what was read may be of two lineages
             return await self._ask(token_hash)
         if caller is None:

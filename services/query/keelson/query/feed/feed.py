@@ -47,7 +47,8 @@ class Feed:
         self.guard = Guard(authenticator)
         ring = Ring(max_events=settings.feed_ring_events, max_bytes=settings.feed_ring_bytes)
         self.hub = Hub(ring, look_closely=self.guard.look_closely)
-        self.follower = Follower(db, listener, self.hub, epoch or Epoch())
+        self._epoch = epoch or Epoch()
+        self.follower = Follower(db, listener, self.hub, self._epoch)
         self.catching_up = asyncio.Semaphore(CATCH_UP_READS)
         self.bookmark_interval_s = settings.feed_bookmark_interval_s
         self._send_timeout_s = settings.feed_send_timeout_s
@@ -87,9 +88,15 @@ class Feed:
             self._streams -= 1
 
     async def require_begun(self) -> str:
-        """Give the epoch, once anything is known of the log. Raises Problem `unavailable` if that takes too long."""
+        """Give the epoch, once anything is known of the log.
+
+        Raises Problem `unavailable` if that takes too long, and while what was read is of an epoch that has ended: the
+        process knows of another by its first connection to it, before anything is read of that (F26).
+        """
         if not await self.hub.until_begun(BEGIN_TIMEOUT_S) or self.hub.epoch is None:
             raise unavailable("This replica does not know the log yet", retry_after_s=_spread())
+        if self.hub.epoch != self._epoch.name:
+            raise unavailable("Another epoch has just begun")
         return self.hub.epoch
 
 
