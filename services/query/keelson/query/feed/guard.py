@@ -116,8 +116,8 @@ class _Credential:
                 watch.wake()
 
     def answer(self, doubts: int) -> None:
-        """Let those go on who wait for an answer that came after so many doubts."""
-        self.asked = doubts
+        """Let those go on who wait for an answer that came after so many doubts; a later one may have come before."""
+        self.asked = max(self.asked, doubts)
         waiting, self.waiting = self.waiting, []
         for future in waiting:
             if not future.done():
