@@ -145,11 +145,9 @@ async def test_planted_without_the_guard_a_stream_outlives_its_credential(
         await change_with_open_streams(stage, revoke)
 
 
-async def test_planted_a_doubt_that_holds_nobody_back_lets_events_through(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asked all the same, but the stream goes on meanwhile: it is told what came after the change."""
-    monkeypatch.setattr(guarding.Watch, "is_doubted", property(lambda _: False))
+@pytest.fixture
+def asked_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have questions about credentials take a while, in which much may happen."""
     ask = Guard._ask
 
     async def ask_slowly(self: Guard, credential: Any) -> Any:
@@ -158,8 +156,38 @@ async def test_planted_a_doubt_that_holds_nobody_back_lets_events_through(
         return caller
 
     monkeypatch.setattr(Guard, "_ask", ask_slowly)
+
+
+@pytest.mark.usefixtures("asked_slowly")
+async def test_f34_nothing_is_told_while_a_credential_is_doubted(stage: Stage) -> None:
+    assert max(await change_with_open_streams(stage, revoke)) < BOUND_S
+
+
+@pytest.mark.usefixtures("asked_slowly")
+async def test_planted_a_doubt_that_holds_nobody_back_lets_events_through(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked all the same, but the stream goes on meanwhile: it is told what came after the change."""
+    monkeypatch.setattr(guarding.Watch, "is_doubted", property(lambda _: False))
     with pytest.raises(AssertionError):
         await change_with_open_streams(stage, revoke)
+
+
+@pytest.mark.usefixtures("asked_slowly")
+async def test_f34_a_doubt_that_was_none_costs_a_moment_and_no_event(stage: Stage) -> None:
+    """The principal has been given another credential: that is an event of the holder, and changes nothing."""
+    principal_id = await stage.principal()
+    credential = await stage.credential(principal_id)
+    [reader, _] = stage.readers
+    async with streamed(reader.url, credential["token"]) as stream:
+        await is_told(stage, stream, reader)
+        begun = await stage.world.head()
+        await stage.credential(principal_id)
+        for _ in range(3):
+            await stage.rename()
+        head = await stage.world.head()
+        told = await stream.events_to(head)
+    assert [each.position for each in told] == list(range(begun + 1, head + 1))
 
 
 async def test_f34_streams_of_other_credentials_go_on(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Guards that services share, and of the query service: life and death, the wire, bodies, problems, pages."""
+"""Guards that services share, and of the query service's pages: life and death, the wire, bodies, problems."""
 
 from mutation.mutant import Mutant
 

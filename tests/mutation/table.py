@@ -2,7 +2,7 @@
 
 import re
 
-from mutation import of_agent, of_command, of_log, of_projector, of_service
+from mutation import of_agent, of_command, of_feed, of_log, of_projector, of_service
 from mutation.mutant import Mutant
 
 
@@ -15,7 +15,14 @@ def _place(mutant: Mutant) -> tuple[int, str]:
 
 MUTANTS: tuple[Mutant, ...] = tuple(
     sorted(
-        (*of_log.MUTANTS, *of_command.MUTANTS, *of_projector.MUTANTS, *of_service.MUTANTS, *of_agent.MUTANTS),
+        (
+            *of_log.MUTANTS,
+            *of_command.MUTANTS,
+            *of_feed.MUTANTS,
+            *of_projector.MUTANTS,
+            *of_service.MUTANTS,
+            *of_agent.MUTANTS,
+        ),
         key=_place,
     )
 )

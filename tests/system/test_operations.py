@@ -35,6 +35,8 @@ from support.waiting import eventually, free_port
 
 PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "backup.md")]
 PAGE = "\n".join(PAGES)
+# What one service has beside what all have stands on a page about it.
+FEED_PAGE = (ROOT / "docs" / "feed.md").read_text(encoding="utf-8")
 SERVICES = ("command", "query", "projector")
 
 HEADING_OR_BLOCK = re.compile(r"^##+ (?P<heading>[^\n]+)$|^```sh\n(?P<command>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -65,9 +67,9 @@ def blocks() -> Iterator[Block]:
             yield Block(heading, command, ANSWER.findall(command))
 
 
-def rows(heading: str) -> Iterator[list[str]]:
+def rows(heading: str, page: str = PAGE) -> Iterator[list[str]]:
     """Give the cells of the table under a heading, by default the page's own, but for the table's head."""
-    _, _, text = PAGE.partition(f"\n## {heading}\n" if heading else "\n")
+    _, _, text = page.partition(f"\n## {heading}\n" if heading else "\n")
     text, _, _ = text.partition("\n## ")
     for line in re.findall(r"^\|(.*)\|$", text, re.MULTILINE)[2:]:
         yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
@@ -325,11 +327,12 @@ async def test_metrics_and_checks_are_those_that_services_have(
 
 
 def metrics_of_page() -> list[tuple[list[str], set[str]]]:
-    """Give the page's metrics and the services that it says have them."""
-    return [(names(row[0]), services_of(row[1])) for row in rows("Metrics")]
+    """Give the pages' metrics and the services that they say have them."""
+    of_feed = [(names(row[0]), {"query"}) for row in rows("Metrics", FEED_PAGE)]
+    return [*((names(row[0]), services_of(row[1])) for row in rows("Metrics")), *of_feed]
 
 
 def test_the_pages_stay_readable_and_a_missing_word_is_found() -> None:
-    assert all(len(page.splitlines()) <= 300 for page in PAGES)
+    assert all(len(page.splitlines()) <= 300 for page in (*PAGES, FEED_PAGE))
     assert missing(["one … three"], "one two three") == []
     assert missing(["one … three", "four"], "one two\nthree") == ["one … three", "four"]

@@ -18,7 +18,9 @@ from keelson.query.app import endpoints
 
 
 def test_the_committed_client_is_what_the_services_say() -> None:
-    committed = {path: path.read_text(encoding="utf-8") for folder in FOLDERS for path in (PACKAGE / folder).glob("*.py")}
+    committed = {
+        path: path.read_text(encoding="utf-8") for folder in FOLDERS for path in (PACKAGE / folder).glob("*.py")
+    }
     committed = {path: text for path, text in committed.items() if path.suffix == ".py"}
     assert committed == client_files(), "run `make docs`"
 

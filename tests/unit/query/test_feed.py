@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,10 +15,12 @@ from keelson.events.ids import AggregateId, Position, Seq
 from keelson.log.read import Filter
 from keelson.query.feed import chunks
 from keelson.query.feed.chunks import read_ring, tell
+from keelson.query.feed.events import EventSource
 from keelson.query.feed.frames import write_frame
 from keelson.query.feed.hub import Hub, Subscription
 from keelson.query.feed.interests import Interest, Interests, key_of
 from keelson.query.feed.ring import ENTRY_BYTES, Entry, Ring
+from keelson.query.places import Place
 
 ORGS, APPS = ("org_1", "org_2"), ("app_1", "app_2", "app_3")
 
@@ -349,3 +352,33 @@ async def test_another_log_interrupts_all_and_is_said_why(hub: Hub, sleeper: Sub
     assert (sleeper.resync.epoch, hub.end, hub.epoch) == ("f", 7, "f")
     with hub.subscribe(Filter()) as later:
         assert not later.is_interrupted
+
+
+async def test_what_was_told_at_once_is_not_told_again() -> None:
+    """A source that was told things while it slept goes on after them, whatever wakes it and whenever."""
+    hub = Hub(ring_of())
+    hub.restart("e", Position(0), "")
+    hub.catch_up()
+    feed: Any = SimpleNamespace(hub=hub, require_begun=_at_epoch)
+    source = EventSource(feed, Filter(), Place(Position(0)))
+    with hub.subscribe(source.sought) as subscription:
+        await source.begin(subscription)
+        told: list[bytes] = []
+
+        def tell_at_once(quiet_to: Position) -> bool:
+            told.append(source.read_at_once(quiet_to) or b"")
+            return len(told) < 3
+
+        subscription.at_once = tell_at_once
+        sleeping = asyncio.create_task(source.wait(10))
+        await asyncio.sleep(0)
+        for position in range(1, 4):
+            hub.publish([envelope(position)])
+        hub.publish([envelope(4)])
+        await sleeping
+        told.append(await source.read())
+    assert [ids_in(each) for each in told] == [["e-1"], ["e-2"], ["e-3"], ["e-4"]]
+
+
+async def _at_epoch() -> str:
+    return "e"

@@ -1,0 +1,142 @@
+"""Guards of the change feed: what is told, to whom, and who is waited for."""
+
+from mutation.mutant import Mutant
+
+_FEED = "services/query/keelson/query/feed"
+_CHUNKS = f"{_FEED}/chunks.py"
+_EVENTS = f"{_FEED}/events.py"
+_HUB = f"{_FEED}/hub.py"
+_STREAM = f"{_FEED}/stream.py"
+
+_TOLD = "integration/test_feed.py"
+_CLIENTS = "integration/test_feed_clients.py"
+_RIGHTS = "integration/test_feed_rights.py"
+_PARTS = "unit/query/test_feed.py"
+
+MUTANTS = (
+    Mutant(
+        "F26",
+        "another log goes on where the one before was",
+        f"{_FEED}/follower.py",
+        "        if page.head < self._hub.end:\n",
+        "        if page.head < 0:\n",
+        (f"{_TOLD}::test_f26_when_the_log_ends_before_what_was_read_streams_say_so",),
+    ),
+    Mutant(
+        "F28",
+        "a client that takes nothing is waited for for ever",
+        "libs/service/keelson/service/streaming.py",
+        "async with asyncio.timeout(timeout_s):",
+        "async with asyncio.timeout(None):",
+        (f"{_CLIENTS}::test_f28_a_client_that_vanished_without_a_word_is_found",),
+    ),
+    Mutant(
+        "F29",
+        "who is woken takes what woke it for quiet",
+        _HUB,
+        "                sleeper.rouse(before)\n",
+        "                sleeper.rouse(self.end)\n",
+        (f"{_PARTS}::test_who_sleeps_is_woken_by_what_matches_and_told_how_far_all_was_quiet",),
+    ),
+    Mutant(
+        "F29",
+        "what arrives while one gets up is taken for quiet",
+        _HUB,
+        "        return max(examined, self._quiet_to)\n",
+        "        return max(examined, self._hub.end)\n",
+        (f"{_PARTS}::test_what_arrives_after_the_time_is_over_is_not_taken_for_quiet",),
+    ),
+    Mutant(
+        "F29",
+        "an id stands on each event, and splits its command",
+        _CHUNKS,
+        "is_last = following is None or following.envelope.command_id != envelope.command_id",
+        "is_last = True",
+        (
+            f"{_PARTS}::test_ids_stand_on_the_last_event_of_each_command_that_matches",
+            f"{_TOLD}::test_f29_events_of_one_command_come_with_one_id_however_they_are_interleaved",
+        ),
+    ),
+    Mutant(
+        "F29",
+        "what is told at once is told again by whom it wakes",
+        _EVENTS,
+        "        self._examined = max(self._examined, quiet_to)  # what was told",
+        "        self._examined = quiet_to  # what was told",
+        (f"{_PARTS}::test_what_was_told_at_once_is_not_told_again",),
+    ),
+    Mutant(
+        "F30",
+        "a cursor beyond the head waits for its event",
+        _EVENTS,
+        "    if after.position > head:\n",
+        "    if after.position < 0:\n",
+        (f"{_TOLD}::test_f30_a_cursor_of_another_epoch_or_beyond_the_head_is_gone",),
+    ),
+    Mutant(
+        "F30",
+        "what has not arrived here counts as beyond the head, without a look",
+        _EVENTS,
+        "            head = await read_head(self._feed.db)\n"
+        "            require_within(self._after, head.epoch, head.position)\n",
+        "            require_within(self._after, self._epoch, self._hub.end)\n"
+        "            head = await read_head(self._feed.db)\n",
+        (f"{_TOLD}::test_f30_what_is_beyond_this_replica_is_looked_for_before_it_is_called_gone",),
+    ),
+    Mutant(
+        "F31",
+        "a stream that nothing matches is told nothing",
+        _STREAM,
+        "not is_placed or self._silent_for_s() >= self._feed.bookmark_interval_s",
+        "not is_placed",
+        (f"{_TOLD}::test_f31_a_quiet_stream_is_told_how_far_it_is",),
+    ),
+    Mutant(
+        "F32",
+        "any number of streams is let in",
+        f"{_FEED}/feed.py",
+        "        if self._streams >= self._max_streams:\n",
+        "        if self._max_streams < 0:\n",
+        (f"{_CLIENTS}::test_f32_no_more_streams_than_are_allowed",),
+    ),
+    Mutant(
+        "F33",
+        "a service that stops leaves its streams open",
+        f"{_FEED}/feed.py",
+        "        on_stop(self.hub.stop)\n",
+        "",
+        (f"{_CLIENTS}::test_f33_streams_end_with_their_place_when_the_service_stops",),
+    ),
+    Mutant(
+        "F34",
+        "no event is looked at for whom it concerns the credential of",
+        _HUB,
+        "            self._look_closely(entry.envelope)\n",
+        "            pass\n",
+        (f"{_RIGHTS}::test_f34_streams_end_within_a_second_on_every_replica_and_are_told_nothing_more",),
+    ),
+    Mutant(
+        "F34",
+        "a stream of a doubted credential is told things at once",
+        _STREAM,
+        "if self._must_end or self._watch.is_doubted or self._body.is_full:",
+        "if self._must_end or self._body.is_full:",
+        (f"{_RIGHTS}::test_f34_nothing_is_told_while_a_credential_is_doubted",),
+    ),
+    Mutant(
+        "F34",
+        "a stream begins by what was known of its credential before",
+        _STREAM,
+        "            await feed.guard.confirm(watch)\n",
+        "",
+        (f"{_RIGHTS}::test_f34_a_stream_does_not_begin_by_what_was_known_before",),
+    ),
+    Mutant(
+        "F41",
+        "streams are everybody's",
+        f"{_FEED}/endpoint.py",
+        "    if reach.org_id is None:\n        return sought\n",
+        "    if reach is not None:\n        return sought\n",
+        (f"{_RIGHTS}::test_f41_a_stream_is_of_the_organisation_of_who_opened_it",),
+    ),
+)

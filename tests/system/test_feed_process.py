@@ -1,0 +1,93 @@
+"""A query service that is told to stop ends its streams with their places, and itself within the grace (F33)."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
+
+import aiohttp
+
+from keelson.events.app import AppRenamed
+from support.database import Database
+from support.query_world import APP, NODE, TOKEN, World, open_world
+from support.sse import Ended, Stream, streamed
+from support.waiting import eventually, free_port
+
+GRACE_S = 10.0
+
+
+@asynccontextmanager
+async def running(database: Database) -> AsyncIterator[tuple[Process, str]]:
+    """Run the service as a process; give it and its URL once it is ready. It is ended by its process, if need be."""
+    port = free_port()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "KEELSON_DATABASE_URL": database.query_dsn,
+        "KEELSON_PORT": str(port),
+        "KEELSON_OPERATOR_TOKEN": TOKEN,
+        "KEELSON_SHUTDOWN_GRACE_S": str(GRACE_S),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "keelson.query", env=environ, stdout=PIPE, stderr=PIPE
+    )
+    reading = asyncio.create_task(process.communicate())
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with aiohttp.ClientSession() as session:
+
+            async def is_ready() -> bool:
+                async with session.get(f"{url}/readyz") as answer:
+                    return answer.status == 200
+
+            await eventually(is_ready, 30)
+        yield process, url
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await reading
+
+
+async def cursor_at_end(stream: Stream, cursor: str | None = None) -> str | None:
+    """Read a stream to its clean end; give the last id that it had."""
+    try:
+        while True:
+            cursor = (await stream.frame()).id or cursor
+    except Ended:
+        return cursor
+
+
+async def append_for_a_while(world: World, commands: int) -> None:
+    for number in range(commands):
+        await world.append((APP, AppRenamed(name=f"name-{number}")))
+
+
+async def test_f33_sigterm_ends_streams_with_their_cursor_and_the_process_within_the_grace(database: Database) -> None:
+    """Fifty streams, some quiet, some told something at that very moment; each cursor is good on another replica."""
+    async with open_world(database) as world, AsyncExitStack() as stack:
+        await world.append_base()
+        await world.project()
+        process, url = await stack.enter_async_context(running(database))
+        quiet = [await stack.enter_async_context(streamed(url, TOKEN, node_id=NODE)) for _ in range(25)]
+        busy = [await stack.enter_async_context(streamed(url, TOKEN)) for _ in range(25)]
+        for stream in quiet:
+            await stream.next("bookmark")
+        for stream in busy:
+            await stream.events_to(world.head)
+        writing = asyncio.create_task(append_for_a_while(world, 50))
+        began = monotonic()
+        process.terminate()
+        cursors = await asyncio.gather(*(cursor_at_end(each) for each in (*quiet, *busy)))
+        assert await asyncio.wait_for(process.wait(), GRACE_S) == 0
+        took_s = monotonic() - began
+        print(f"ended with 50 streams after {took_s:.2f} s")  # noqa: T201
+        assert took_s < GRACE_S
+        await writing
+        _, other = await stack.enter_async_context(running(database))
+        for cursor in {each for each in cursors if each is not None}:
+            async with streamed(other, TOKEN, headers={"Last-Event-ID": cursor}) as resumed:
+                position = int(cursor.partition("-")[2])
+                told = [each.position for each in await resumed.events_to(world.head)]
+                assert told == list(range(position + 1, world.head + 1))
