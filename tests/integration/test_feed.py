@@ -12,6 +12,7 @@ import pytest
 from keelson.events.app import AppRenamed
 from keelson.log import read
 from keelson.query.feed import chunks, events
+from keelson.query.feed.follower import Follower
 from keelson.query.feed.hub import Subscription
 from support.database import Database
 from support.following import APPS, append_some, follow, read_log, require_atomic, require_same, take_bytes
@@ -296,14 +297,22 @@ async def test_f30_a_cursor_of_another_epoch_or_beyond_the_head_is_gone(world: W
 
 
 async def test_f30_what_is_beyond_this_replica_is_looked_for_before_it_is_called_gone(
-    world: World, reader: Reader
+    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another replica has told a client of an event that has not arrived here: no notification of it has come."""
-    await world.append((APP, AppRenamed(name="elsewhere")), announced=False)
-    async with streamed(reader.url, TOKEN, headers={"Last-Event-ID": f"{world.epoch}-{world.head}"}) as stream:
-        assert stream.status == 200
-        await world.append((APP, AppRenamed(name="here")))
-        assert [each.position for each in await stream.events_to(world.head)] == [world.head]
+    """Another replica has told a client of an event that has not arrived here, since this one does not look."""
+
+    async def look_away(_: Follower) -> None:
+        pass
+
+    await has_arrived(world, reader)
+    with monkeypatch.context() as patched:
+        patched.setattr(Follower, "look", look_away)
+        await world.append((APP, AppRenamed(name="elsewhere")))
+        stream = await connect(reader.url, "/v1/events", TOKEN, {"Last-Event-ID": f"{world.epoch}-{world.head}"})
+        assert (stream.status, reader.app.state.feed.hub.end) == (200, world.head - 1)
+    await world.append((APP, AppRenamed(name="here")))
+    assert [each.position for each in await stream.events_to(world.head)] == [world.head]
+    stream.writer.transport.abort()
 
 
 @pytest.mark.parametrize(

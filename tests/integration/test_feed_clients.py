@@ -114,18 +114,19 @@ async def test_planted_without_a_time_out_who_never_reads_stays(
 
 
 async def test_f28_a_client_that_vanished_without_a_word_is_found(database: Database, world: World) -> None:
-    """What stands between keeps the connection to the service, and passes nothing on."""
+    """Nothing passes between it and the service any more, and no end of the connection either."""
     async with (
         served(database, feed_send_timeout_s=0.5) as reader,
         running_proxy("127.0.0.1", int(reader.url.rpartition(":")[2])) as proxy,
+        streamed(f"http://127.0.0.1:{proxy.port}", TOKEN) as vanished,
     ):
-        vanished = await connect(f"http://127.0.0.1:{proxy.port}", "/v1/events", TOKEN)
         await vanished.events_to(world.head)
+        before = dropped()
         proxy.to_client.hold()
-        vanished.writer.transport.abort()
+        proxy.to_server.hold()
         await append_large(world, 400, 50_000)
         await eventually(lambda: open_streams(reader) == 0)
-        proxy.to_client.release()
+        assert dropped() == before + 1
 
 
 async def test_f28_machines_that_do_not_answer_are_given_up_by_the_kernel(database: Database, world: World) -> None:

@@ -13,6 +13,7 @@ from keelson.query.feed.feed import Feed
 from keelson.query.feed.stream import StreamResponse
 from keelson.query.places import Place
 from keelson.service.problems import Problem
+from keelson.service.streaming import hold
 
 # What only answers without a stream have.
 _OF_ANSWERS = ("wait", "min_position")
@@ -35,6 +36,7 @@ async def await_version(request: Request, subject: Subject, after: Place | None,
     Nothing is asked of the database meanwhile but when an event may have changed it. Raises Problem, and
     UnauthenticatedError for a credential that was revoked meanwhile.
     """
+    hold(request.scope)
     feed: Feed = request.app.state.feed
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_s

@@ -37,7 +37,7 @@ class DesiredSource:
             raise SourceEndedError
         if told is not None and told.digest == snapshot.digest:
             return b""
-        self._has_begun = told is not None
+        self._has_begun = self._has_begun and told is not None
         return self._confirm(snapshot) if told is None and self._is_known(snapshot) else self._tell(snapshot)
 
     def read_at_once(self, quiet_to: Position) -> bytes | None:

@@ -16,7 +16,6 @@ import msgspec
 import structlog
 
 from keelson.events import Envelope
-from keelson.log.database import UNAVAILABLE
 from keelson.service.authentication import Authenticator
 from keelson.service.credentials import Caller, UnauthenticatedError
 from keelson.service.problems import unavailable
@@ -190,8 +189,8 @@ class Guard:
         for credential in list(self._credentials.values()):
             try:
                 credential.judge(await self._ask(credential))
-            except UNAVAILABLE:
-                return  # nothing is heard of events either while the database is away
+            except Exception as error:  # noqa: BLE001 - likewise; nothing is known of this one, nor that it is not good
+                _log.warning("credential_unasked", error=type(error).__name__)
 
     def _doubt(self, credential: _Credential) -> None:
         credential.doubts += 1
@@ -216,7 +215,8 @@ class Guard:
             try:
                 async with self._questions:
                     return await self._ask(credential)
-            except UNAVAILABLE:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer, and no reason to end the service
+                _log.warning("credential_unasked", error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
 
     async def _ask(self, credential: _Credential) -> Caller | None:

@@ -24,6 +24,11 @@ class Resync(msgspec.Struct, frozen=True):
     reason: str
 
 
+def wake(_quiet_to: Position) -> bool:
+    """Do nothing for a sleeper, and so have it woken."""
+    return False
+
+
 class Subscription:
     """One reader's bed. Nothing else may be awaited between looking whether there is work, and `wait`."""
 
@@ -37,7 +42,7 @@ class Subscription:
         self.resync: Resync | None = None
         # May do for a sleeper what it would do awake, given the position up to which all was quiet, and let it sleep on
         # if it has done all: a task that need not be woken is half the cost of telling it. False wakes it.
-        self.at_once: Callable[[Position], bool] = lambda _: False
+        self.at_once: Callable[[Position], bool] = wake
 
     @property
     def is_interrupted(self) -> bool:

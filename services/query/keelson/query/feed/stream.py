@@ -14,7 +14,7 @@ from keelson.log.database import UNAVAILABLE
 from keelson.query.feed import frames, metrics
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.guard import Watch
-from keelson.query.feed.hub import Subscription
+from keelson.query.feed.hub import Subscription, wake
 from keelson.query.feed.source import Source, SourceEndedError
 from keelson.service.credentials import Caller
 from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential, hold
@@ -86,9 +86,13 @@ class _Telling:
             metrics.SLOW.inc()
             self._body.abort()
         finally:
-            # Nobody holds what was told to a client that is gone.
-            self._watch.wake = self._subscription.interrupt
-            self._subscription.at_once = lambda _: False
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Have nobody hold what was told to a client that is gone, until garbage is collected."""
+        self._watch.wake = self._subscription.interrupt
+        self._subscription.at_once = wake
+        self._body.on_lost(lambda: None)
 
     async def _tell(self) -> None:
         """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
