@@ -8,8 +8,8 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -144,6 +144,22 @@ def break_everything(trial: Trial) -> None:
 async def test_nothing_acknowledged_is_lost_and_only_faults_make_requests_fail(stack: Composed) -> None:
     await in_thread(lambda: tell_the_demo(stack))
     await in_thread(lambda: scale(stack))
+    async with alone(stack):
+        await trial_by_load(stack)
+
+
+@asynccontextmanager
+async def alone(stack: Composed) -> AsyncIterator[None]:
+    """Stop the scheduler: what the load promises is held against all that is written, and so nobody else may write."""
+    await in_thread(lambda: stack.compose("stop", "scheduler"))
+    try:
+        yield
+    finally:
+        await in_thread(lambda: stack.compose("start", "scheduler"))
+
+
+async def trial_by_load(stack: Composed) -> None:
+    """Load the stack while it is broken, and judge what it answered and wrote."""
     (before,) = await in_thread(lambda: stack.select("SELECT to_jsonb(position) FROM log.head"))
     trial = Trial(stack)
     load = Load([stack.command_url], stack.operator_token, seed=1)
