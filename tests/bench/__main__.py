@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from bench import append, contention, freshness, over_http, projections, servers
+from bench import append, contention, freshness, nodes, over_http, projections, servers, streams
 from bench.figures import Figure, medians, table
 from bench.world import Bench
 from keelson.local.postgres import DURABLE_SETTINGS
@@ -34,6 +34,8 @@ PARTS: Mapping[str, Part] = {
     projections.PART: projections.measure,
     contention.PART: contention.measure,
     servers.PART: servers.measure,
+    streams.PART: streams.measure,
+    nodes.PART: nodes.measure,
 }
 # pgbench's 256 clients need connections; all else is as PostgreSQL comes, and durable.
 SETTINGS = {"max_connections": "400"}

@@ -1,17 +1,37 @@
-"""The guard of streams: answers may overtake one another, and nobody waits for one that has come."""
+"""The guard of streams: what is doubted is settled by what was asked after it, at the cost of few questions."""
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
 
 from keelson.access import Grants, Identity
-from keelson.events import Actor
-from keelson.events.ids import AggregateId
+from keelson.events import Actor, Envelope
+from keelson.events.ids import AggregateId, Position, Seq
+from keelson.query.feed import guard as guarding_module
 from keelson.query.feed.guard import Guard
-from keelson.service.credentials import Caller
+from keelson.service.credentials import Caller, UnauthenticatedError
 
 HOLDER = AggregateId("principal_" + "0" * 26)
 IDENTITY = Identity(Actor("principal", HOLDER), "principal", "credential_1", HOLDER)
 CALLER = Caller(IDENTITY, Grants(org_id="org_1"), b"hash")
+REVOCATION = Envelope(
+    position=Position(9),
+    aggregate_id=HOLDER,
+    seq=Seq(3),
+    type="principal.credential_revoked",
+    version=1,
+    actor_type="system",
+    actor_id="operator",
+    request_id="request",
+    command_id="command",
+    command_end=True,
+    recorded_at=datetime(2026, 1, 1, tzinfo=UTC),
+    payload="{}",
+)
 
 
 class Vault:
@@ -37,23 +57,60 @@ async def _until(condition: Any) -> None:
             await asyncio.sleep(0)
 
 
-async def test_an_answer_that_is_overtaken_leaves_nobody_in_doubt() -> None:
-    vault: Any = Vault()
-    guard = Guard(vault)
-    async with asyncio.TaskGroup() as tasks:
+@asynccontextmanager
+async def guarding(vault: Vault) -> AsyncIterator[Guard]:
+    """Run a guard that asks this vault."""
+    guard = Guard(cast("Any", vault))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(guard.run())
-        with guard.watching(CALLER, lambda: None) as first, guard.watching(CALLER, lambda: None) as second:
-            confirmed = [tasks.create_task(guard.confirm(first))]
-            await _until(lambda: len(vault.asked) == 1)
-            confirmed.append(tasks.create_task(guard.confirm(second)))
-            await _until(lambda: len(vault.asked) == 2)
-            vault.asked[1].set_result(CALLER)
-            await _until(lambda: not second.is_doubted)
-            vault.asked[0].set_result(CALLER)
-            async with asyncio.timeout(5):
-                await asyncio.gather(*confirmed)
-            assert not first.is_doubted
-            await asyncio.sleep(0)
-            assert await first.settled()
-            assert await second.settled()
+        yield guard
         running.cancel()
+
+
+async def test_many_who_come_at_once_are_asked_about_by_one_question_and_one_more() -> None:
+    """Who comes while a question is under way is settled by the next one, which is asked once for all of them (F32)."""
+    vault = Vault()
+    async with guarding(vault) as guard, AsyncExitStack() as stack:
+        watches = [stack.enter_context(guard.watching(CALLER, lambda: None)) for _ in range(500)]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(guard.confirm(watches[0]))
+            await _until(lambda: len(vault.asked) == 1)
+            for watch in watches[1:]:
+                tasks.create_task(guard.confirm(watch))
+            await asyncio.sleep(0)
+            vault.asked[0].set_result(CALLER)
+            await _until(lambda: len(vault.asked) == 2)
+            assert all(watch.is_doubted for watch in watches)
+            vault.asked[1].set_result(CALLER)
+        assert not any(watch.is_doubted or watch.is_over for watch in watches)
+        assert len(vault.asked) == 2
+
+
+async def test_a_doubt_is_not_settled_by_what_was_asked_before_it() -> None:
+    vault = Vault()
+    async with guarding(vault) as guard:
+        with guard.watching(CALLER, lambda: None) as watch:
+            confirming = asyncio.create_task(guard.confirm(watch))
+            await _until(lambda: len(vault.asked) == 1)
+            guard.look_closely(REVOCATION)
+            vault.asked[0].set_result(CALLER)
+            await _until(lambda: len(vault.asked) == 2)
+            assert watch.is_doubted
+            assert not confirming.done()
+            vault.asked[1].set_result(None)
+            with pytest.raises(UnauthenticatedError):
+                await confirming
+            assert watch.is_over
+
+
+async def test_a_doubt_ends_the_streams_in_time_whatever_was_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding_module, "MAX_DOUBT_S", 0.2)
+    vault = Vault()
+    loop = asyncio.get_running_loop()
+    async with guarding(vault) as guard:
+        with guard.watching(CALLER, lambda: None) as watch:
+            began = loop.time()
+            guard.look_closely(REVOCATION)
+            await _until(lambda: watch.is_over)
+            assert watch.verdict == "unknown"
+            assert 0.2 <= loop.time() - began < 2.0

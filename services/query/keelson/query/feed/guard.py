@@ -85,21 +85,35 @@ class Watch:
 
 
 class _Credential:
-    """A credential, and the streams that it opened."""
+    """A credential, and the streams that it opened.
 
-    __slots__ = ("asked", "doubts", "holder_id", "token_hash", "waiting", "watches")
+    Doubts are counted: `asking` is how many the question under way will settle, `asked` how many are settled.
+    `doubted_at` is when the first came that it will not.
+    """
+
+    __slots__ = (
+        *("asked", "asking", "doubted_at", "doubts", "holder_id", "is_being_settled", "token_hash", "waiting"),
+        "watches",
+    )
 
     def __init__(self, caller: Caller) -> None:
         self.token_hash = caller.token_hash
         self.holder_id = caller.identity.holder_id
         self.watches: set[Watch] = set()
-        self.doubts = 0
-        self.asked = 0
+        self.doubts = self.asking = self.asked = 0
+        self.doubted_at = 0.0
+        self.is_being_settled = False
         self.waiting: list[asyncio.Future[None]] = []
 
     @property
     def is_doubted(self) -> bool:
         return self.asked < self.doubts
+
+    def doubt(self, now: float) -> None:
+        """Count one doubt more."""
+        if self.doubts == self.asking:
+            self.doubted_at = now
+        self.doubts += 1
 
     async def answered(self) -> None:
         """Wait for the next answer."""
@@ -114,9 +128,9 @@ class _Credential:
                 watch.verdict = unknown or ("revoked" if caller is None else "changed")
                 watch.wake()
 
-    def answer(self, doubts: int) -> None:
-        """Let those go on who wait for an answer that came after so many doubts; a later one may have come before."""
-        self.asked = max(self.asked, doubts)
+    def answer(self) -> None:
+        """Let those go on whose doubts were there when the question was asked that is answered now."""
+        self.asked = self.asking
         waiting, self.waiting = self.waiting, []
         for future in waiting:
             if not future.done():
@@ -182,7 +196,9 @@ class Guard:
                 self._something_doubted.clear()
                 doubted, self._doubted = self._doubted, {}
                 for credential in doubted.values():
-                    tasks.create_task(self._settle(credential))
+                    if not credential.is_being_settled:
+                        credential.is_being_settled = True
+                        tasks.create_task(self._settle(credential))
 
     async def go_round(self) -> None:
         """Ask about everybody, one after the other, without holding anybody back."""
@@ -193,22 +209,30 @@ class Guard:
                 _log.warning("credential_unasked", error=type(error).__name__)
 
     def _doubt(self, credential: _Credential) -> None:
-        credential.doubts += 1
+        credential.doubt(asyncio.get_running_loop().time())
         self._doubted[credential.token_hash] = credential
         self._something_doubted.set()
 
     async def _settle(self, credential: _Credential) -> None:
-        """Ask until there is an answer that is newer than all doubts, or it takes too long."""
-        doubts = credential.doubts
+        """Ask until nothing is doubted: by one question at a time, however many connect at once (F32)."""
         try:
-            async with asyncio.timeout(MAX_DOUBT_S):
+            while credential.is_doubted:
+                await self._settle_doubts(credential)
+        finally:
+            credential.is_being_settled = False
+
+    async def _settle_doubts(self, credential: _Credential) -> None:
+        """Ask what settles the doubts there are until now, unless it takes too long."""
+        credential.asking = credential.doubts
+        try:
+            async with asyncio.timeout_at(credential.doubted_at + MAX_DOUBT_S):
                 caller = await self._ask_until_told(credential)
         except TimeoutError:
             _log.warning("streams_ended", why="nobody could tell whether their credential is good")
             credential.judge(None, unknown="unknown")
         else:
             credential.judge(caller)
-        credential.answer(doubts)
+        credential.answer()
 
     async def _ask_until_told(self, credential: _Credential) -> Caller | None:
         while True:
