@@ -20,6 +20,7 @@ READ_THE_LOG = {
     "audit.py": "filtered by the reach",
     "history.py": "of an aggregate within reach",
     "freshness.py": "its head alone",
+    "lineages.py": "where epochs began, for entity tags",
     "desired/watching.py": "its head alone, and which events may have changed a view; rows are read within the reach",
     "feed/events.py": "filtered by the reach",
     "feed/follower.py": "all of it, for the ring: of that, streams tell what their filters let through",

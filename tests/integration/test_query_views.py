@@ -20,6 +20,7 @@ from keelson.query.reads import View
 from keelson.views import table_named
 from keelson.views.sql import select_page, select_rows
 from support.database import Database
+from support.log import begin_epoch
 from support.query_world import APP, ENV, ORG, PROJECT, Reader, World, make_id, open_world, served
 from support.waiting import eventually
 
@@ -388,6 +389,28 @@ async def test_f26_a_wait_that_ends_in_another_epoch_shows_nothing_of_it(world: 
     answer = await asking
     assert (answer.status, answer.code) == (410, "cursor_expired")
     assert answer.headers["Keelson-Epoch"] == "another"
+
+
+async def test_f26_an_entity_tag_is_of_one_history(world: World, reader: Reader) -> None:
+    """The same version of the same row may be something else in another; what was there before stays known."""
+    await world.append((APP, AppRenamed(name="lost")))
+    await world.project()
+    lost = await reader.get(f"/v1/apps/{APP}")
+    assert (lost.headers["ETag"], lost.body["name"]) == ('"2"', "lost")
+    # As a log that was put back before the renaming, and got its epoch.
+    await world.owner.execute("ALTER TABLE log.events DISABLE TRIGGER USER")
+    await world.owner.execute("DELETE FROM log.events WHERE position = $1", world.head)
+    await world.owner.execute("UPDATE log.head SET position = $1", world.head - 1)
+    await world.projector.execute("DELETE FROM views.activity WHERE position = $1", world.head)
+    await begin_epoch(world.owner, "another")
+    world.forget_seq(APP)
+    await world.append((APP, AppRenamed(name="another")))
+    await world.projector.execute("UPDATE ops.checkpoints SET position = position - 1")
+    await world.project()
+    answer = await reader.get(f"/v1/apps/{APP}", headers={"If-None-Match": lost.headers["ETag"]})
+    assert (answer.status, answer.headers["ETag"], answer.body["name"]) == (200, '"2.another"', "another")
+    assert (await reader.get(f"/v1/apps/{APP}", headers={"If-None-Match": '"2.another"'})).status == 304
+    assert (await reader.get(f"/v1/projects/{PROJECT}", headers={"If-None-Match": '"1"'})).status == 304
 
 
 async def test_f26_rows_of_a_server_that_was_replaced_are_not_shown(world: World, reader: Reader) -> None:

@@ -467,4 +467,12 @@ MUTANTS = (
         "        if False:\n",
         ("integration/test_feed.py::test_f26_no_stream_begins_on_what_was_read_in_an_epoch_that_has_ended",),
     ),
+    Mutant(
+        "F26",
+        "an entity tag is the same for another row in another history",
+        "services/query/keelson/query/etags.py",
+        'f"{resource_version}" if epoch is None else f"{resource_version}.{epoch}"',
+        'f"{resource_version}" if True else f"{resource_version}.{epoch}"',
+        ("integration/test_query_views.py::test_f26_an_entity_tag_is_of_one_history",),
+    ),
 )

@@ -140,7 +140,7 @@ def _write_as_sent(case: Case) -> None:
 
 def _whole(value: Any) -> Any:
     match value:
-        case float() if value.is_integer() and abs(value) < 2**53:
+        case float() if value.is_integer():  # which an int is exactly, however large
             return int(value)
         case dict():
             return {name: _whole(each) for name, each in value.items()}

@@ -127,6 +127,10 @@ class World:
                 "UPDATE log.head SET position = $1, recorded_at = $2", envelope.position, envelope.recorded_at
             )
 
+    def forget_seq(self, aggregate_id: str) -> None:
+        """Count an aggregate's last event as never appended."""
+        self._seqs[aggregate_id] -= 1
+
     def _next_seq(self, aggregate_id: str) -> int:
         self._seqs[aggregate_id] = self._seqs.get(aggregate_id, 0) + 1
         return self._seqs[aggregate_id]

@@ -40,6 +40,10 @@ def test_every_header_is_read() -> None:
     }
 
 
+def test_f26_an_entity_tag_that_has_an_epoch_is_good_for_its_seq() -> None:
+    assert read_command_headers([(b"if-match", b'"7.0123abcd"')]).if_match == 7
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -57,6 +61,9 @@ def test_every_header_is_read() -> None:
         (b"if-match", b'"7", "8"'),
         (b"if-match", b"*"),
         (b"if-match", b'"07"'),
+        (b"if-match", b'"7-0123abcd"'),
+        (b"if-match", b'"7."'),
+        (b"if-match", b'".epoch"'),
         (b"if-match", b'"-1"'),
         (b"if-match", b'"9223372036854775808"'),
         (b"keelson-correlation-id", b"a b"),

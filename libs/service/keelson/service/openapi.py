@@ -44,8 +44,8 @@ HEADERS: dict[str, Header] = {
     "Keelson-Position": Header("The position that the answer reflects", {"type": "integer", "minimum": 0}),
     "Preference-Applied": Header("How long was waited at most", {"type": "string", "pattern": "^wait=[0-9]{1,2}$"}),
     "ETag": Header(
-        "The row's resource_version, and the state of what it has beside the log",
-        {"type": "string", "pattern": '^"[0-9]{1,19}(-[0-9a-f]+)?"$'},
+        "The row's resource_version, its epoch unless that is the log's first, and the state of what is beside the log",
+        {"type": "string", "pattern": r'^"[0-9]{1,19}(\.[0-9a-z]{1,26})?(-[0-9a-f]+)?"$'},
     ),
     "Retry-After": Header("After how many seconds to repeat", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": Header("The scheme of a good credential", {"type": "string"}),

@@ -30,7 +30,14 @@ Key = Annotated[
         examples=["deploy-42"],
     ),
 ]
-IfMatch = Annotated[str, Meta(pattern='^"(0|[1-9][0-9]{0,17})"$', description="act only at this seq", examples=['"7"'])]
+IfMatch = Annotated[
+    str,
+    Meta(
+        pattern=r'^"(0|[1-9][0-9]{0,17})(\.[0-9a-z]{1,26})?"$',
+        description="act only at this seq, or at that of this entity tag",
+        examples=['"7"'],
+    ),
+]
 Wait = Annotated[str, Meta(description=f"wait=<seconds> for the views, at most {MAX_WAIT_S}", examples=["wait=5"])]
 CorrelationId = Annotated[
     str, Meta(pattern="^[A-Za-z0-9._-]{1,128}$", description="what all events of one undertaking have in common")

@@ -18,7 +18,8 @@ MAX_SEQ = 10**18 - 1
 
 _KEY = re.compile(rb"[\x20-\x7e]{1,255}")
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_STRONG_SEQ = re.compile(rb'"(0|[1-9][0-9]{0,17})"')
+# With the epoch that an entity tag may have: of the tag, the seq is what is held against the log.
+_STRONG_SEQ = re.compile(rb'"(0|[1-9][0-9]{0,17})(?:\.[0-9a-z]{1,26})?"')
 _POSITION = re.compile(rb"[1-9][0-9]{0,17}")
 # Version 00 alone: later ones may mean something else. All zeros is no id. https://www.w3.org/TR/trace-context/
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -10,6 +10,7 @@ from keelson.query.desired_routes import desired_endpoints
 from keelson.query.endpoints import Endpoint, not_built_routes, routes_of
 from keelson.query.feed.feed import Feed
 from keelson.query.freshness import Freshness
+from keelson.query.lineages import Lineages
 from keelson.query.log_routes import log_endpoints
 from keelson.query.readiness import CHECKS
 from keelson.query.reads import View
@@ -62,6 +63,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         app.state.feed = Feed(pool, listener, app.state.authenticator, settings, app.state.epoch)
         app.state.freshness = Freshness(pool, checkpoints)
         app.state.checkpoints = checkpoints
+        app.state.lineages = Lineages(pool)
         app.state.rows = rows = RowReader(pool)
         app.state.node_desired = Snapshots(rows, View(*derived_named("node_desired")))
         app.state.edge_desired = Snapshots(rows, View(*derived_named("edge_desired")))

@@ -39,7 +39,7 @@ async def complete(view: View, db: Database, rows: Sequence[Row], grants: Grants
     return await completion.complete(db, rows, grants) if completion else rows
 
 
-def etag_of(view: View, row: Row) -> str:
-    """Give the entity tag of a complete row."""
+def etag_of(view: View, row: Row, epoch: str | None) -> str:
+    """Give the entity tag of a complete row, changed last in an epoch; None: in the log's first."""
     completion = COMPLETIONS.get(view.name)
-    return write_etag(row["resource_version"], completion.state_of(row) if completion else None)
+    return write_etag(row["resource_version"], epoch, completion.state_of(row) if completion else None)

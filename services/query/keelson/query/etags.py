@@ -1,9 +1,14 @@
-"""Entity tags (RFC 9110, 8.8.3 and 13.1.2): strong, made of a row's resource_version."""
+"""Entity tags (RFC 9110, 8.8.3 and 13.1.2): strong, made of a row's resource_version.
+
+In another history of the log the same version may be something else, so a row that was changed after the log's first
+epoch has the epoch of that change in its tag.
+"""
 
 
-def write_etag(resource_version: int, state: str | None = None) -> str:
-    """Give the tag of a version, and of the state of what the row has beside the log, if it has any."""
-    return f'"{resource_version}"' if state is None else f'"{resource_version}-{state}"'
+def write_etag(resource_version: int, epoch: str | None, state: str | None = None) -> str:
+    """Give the tag of a version, in an epoch (None: the first), and of what the row has beside the log, if anything."""
+    version = f"{resource_version}" if epoch is None else f"{resource_version}.{epoch}"
+    return f'"{version}"' if state is None else f'"{version}-{state}"'
 
 
 def is_known(etag: str, if_none_match: str | None) -> bool:

@@ -80,7 +80,7 @@ def show_row(view: View) -> Endpoint:
         if found is None:
             raise no_such_row(headers)
         [row] = await complete(view, state.pool, [found], request.state.caller.grants)
-        headers["ETag"] = etag_of(view, row)
+        headers["ETag"] = etag_of(view, row, await state.lineages.epoch_at(row["position"], reading.epoch))
         if is_known(headers["ETag"], request.headers.get("if-none-match")):
             return Response(status_code=304, headers=headers)
         return JsonResponse(row, headers=headers)
