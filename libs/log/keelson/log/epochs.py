@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import asyncpg
+import structlog
 
 from keelson.log.queries import load
+
+log = structlog.get_logger()
 
 _ENTER_LOG = load(__file__, "enter_log")
 
@@ -44,6 +47,7 @@ class Epochs:
             raise LineageError("the log is in an epoch that has ended: a server that was replaced, or a plain copy")
         if self.name is not None:
             self._ended.add(self.name)
+            log.warning("epoch_changed", epoch=name, previous=self.name)
         self.name = name
         for callback in self._listeners:
             callback(name)
