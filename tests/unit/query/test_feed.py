@@ -15,7 +15,7 @@ from keelson.events.ids import AggregateId, Position, Seq
 from keelson.log.read import Filter
 from keelson.query.feed import chunks
 from keelson.query.feed.chunks import read_ring, tell
-from keelson.query.feed.events import EventSource
+from keelson.query.feed.events import PAGE_EVENTS, EventSource, following_page
 from keelson.query.feed.frames import write_frame
 from keelson.query.feed.hub import Hub, Subscription
 from keelson.query.feed.interests import Interest, Interests, key_of
@@ -382,3 +382,14 @@ async def test_what_was_told_at_once_is_not_told_again() -> None:
 
 async def _at_epoch() -> str:
     return "e"
+
+
+def test_catching_up_takes_as_many_as_are_told_at_once_and_few_where_they_are_large() -> None:
+    kibibyte = 1024
+
+    assert following_page(10, 10 * 300) == 40, "small ones: more, and not all at once"
+    assert following_page(40, 40 * 300) == PAGE_EVENTS
+    assert following_page(50, 50 * 100 * kibibyte) == 2
+    assert following_page(10, 10 * 1024 * kibibyte) == 1
+    assert following_page(1, 1024 * kibibyte) == 1
+    assert following_page(1, 0) == 4, "nothing matched"

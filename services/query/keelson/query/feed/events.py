@@ -8,7 +8,7 @@ from keelson.events import Envelope
 from keelson.events.ids import Position
 from keelson.log.read import Filter, read_filtered, read_head
 from keelson.query.feed import frames, metrics
-from keelson.query.feed.chunks import Chunk, read_ring, tell
+from keelson.query.feed.chunks import MAX_CHUNK_BYTES, Chunk, read_ring, tell
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.hub import Subscription
 from keelson.query.feed.ring import Entry
@@ -16,8 +16,10 @@ from keelson.query.freshness import require_epoch
 from keelson.query.places import Place
 from keelson.service.problems import Problem, unavailable
 
-# Matches that one statement of catching up brings.
-PAGE_EVENTS = 100
+# Matches that one statement of catching up brings: few at first, and more only while they are small, since an event may
+# have a megabyte, and a page is held until it is told.
+PAGE_EVENTS = 50
+FIRST_PAGE_EVENTS = 10
 
 
 class EventSource:
@@ -31,6 +33,7 @@ class EventSource:
         self._subscription: Subscription
         self._examined = after.position
         self._told: Position | None = None
+        self._page_events = min(FIRST_PAGE_EVENTS, PAGE_EVENTS)
         self.sought = sought
 
     async def begin(self, subscription: Subscription) -> None:
@@ -86,13 +89,20 @@ class EventSource:
     async def _catch_up(self, after: Position) -> Chunk:
         """Read a page from the database; no connection is held while it is told, and none while waiting for a turn."""
         async with self._feed.catching_up:
-            page = await read_filtered(self._feed.db, after, PAGE_EVENTS, self.sought)
+            page = await read_filtered(self._feed.db, after, self._page_events, self.sought)
         metrics.CATCH_UPS.inc()
+        self._page_events = following_page(self._page_events, sum(len(each.payload) for each in page.envelopes))
         end = self._hub.end
         if page.epoch != self._epoch or end < after:
             raise ConnectionError("this is another log")  # the follower finds out, and all streams are told
         # Never beyond what has arrived here: what ends a stream must be seen before what comes after it (F34).
         return tell(_entries(page.envelopes, end), min(page.examined, end), self._epoch)
+
+
+def following_page(events: int, size_bytes: int) -> int:
+    """Give how many matches the next page may bring, by what the one before took: about what is told at once."""
+    fitting = events * MAX_CHUNK_BYTES // max(size_bytes, 1)
+    return max(1, min(fitting, 4 * events, PAGE_EVENTS))
 
 
 def _entries(envelopes: list[Envelope], end: Position) -> list[Entry]:
