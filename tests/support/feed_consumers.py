@@ -133,22 +133,30 @@ class Streamer(_Listening):
             self.end(session)
 
     async def _read(self, session: Session, answer: "Answer", *, is_slow: bool) -> None:
-        # A slow one has no proxy between, whose buffers would be read at once.
-        port = self.ask.direct_port() if is_slow else self.ask.port()
-        reader, writer = await _connect(port, is_slow=is_slow)
-        try:
-            writer.write(_request(session.start, self.consumer.wanted, self.ask))
-            # Once it is calm, whoever was slow comes again.
-            while not answer.is_over and not (is_slow and self.ask.calm()):
-                if is_slow and self.ask.likes(0.3):
-                    await asyncio.sleep(self.ask.random.uniform(0.1, 0.8))
-                async with asyncio.timeout(IDLE_S):
-                    data = await reader.read(_PIECE)
-                if not data:
-                    return
-                answer.feed(data)
-        finally:
-            writer.transport.abort()
+        await read_stream(self.ask, "/v1/events", session.start, self.consumer.wanted, answer, is_slow=is_slow)
+
+
+async def read_stream(
+    ask: Ask, path: str, start: str | None, wanted: Mapping[str, str], answer: "Answer", *, is_slow: bool
+) -> None:
+    """Ask for a stream and read it to its end. Raises OSError, TimeoutError and FrameError.
+
+    Who is slow has no proxy between, whose buffers would be read at once; and once it is calm, it leaves.
+    """
+    port = ask.direct_port() if is_slow else ask.port()
+    reader, writer = await _connect(port, is_slow=is_slow)
+    try:
+        writer.write(_request(path, start, wanted, ask))
+        while not answer.is_over and not (is_slow and ask.calm()):
+            if is_slow and ask.likes(0.3):
+                await asyncio.sleep(ask.random.uniform(0.1, 0.8))
+            async with asyncio.timeout(IDLE_S):
+                data = await reader.read(_PIECE)
+            if not data:
+                return
+            answer.feed(data)
+    finally:
+        writer.transport.abort()
 
 
 async def _connect(port: int, *, is_slow: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -164,12 +172,12 @@ async def _connect(port: int, *, is_slow: bool) -> tuple[asyncio.StreamReader, a
         raise
 
 
-def _request(start: str | None, wanted: Mapping[str, str], ask: Ask) -> bytes:
+def _request(path: str, start: str | None, wanted: Mapping[str, str], ask: Ask) -> bytes:
     """Write the request; the cursor goes into the header or among the parameters, which is the same."""
     by_header = start is not None and "-" in start and ask.random.random() < 0.5
     parameters = dict(wanted) if start is None or by_header else {**wanted, "after": start}
     lines = [
-        f"GET /v1/events?{urlencode(parameters)} HTTP/1.1",
+        f"GET {path}?{urlencode(parameters)} HTTP/1.1",
         "Host: 127.0.0.1",
         "Accept: text/event-stream",
         f"Authorization: Bearer {ask.token}",
