@@ -27,7 +27,7 @@ ORG = "org_1"
 WEB = EnvProcess(command=("x",), memory_bytes=1000, cpu_millis=100, replicas=3)
 # The scopes that the rules of before did not know, and the migrations that came with those that do.
 SINCE = ("app.of:", "env.of:", "env.instances:", "env.memory_bytes:")
-ADDED = ["0007-vault", "0008-rewrap-secrets"]
+ADDED = ["0007-vault", "0008-rewrap-secrets", "0009-renew-epoch"]
 
 _APPEND_BEFORE = _APPEND.replace("append_v2", "append_v1").partition(",\n    -- people looked up")[0] + "\n)"
 
@@ -70,6 +70,7 @@ async def before(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             with monkeypatch.context() as patch:
                 patch.setattr(migrating, "MIGRATIONS", tmp_path)
                 patch.setattr(migrating, "renew_claims", leave_them)
+                patch.setattr(migrating, "_RENEW_EPOCH", "SELECT $1::text")
                 await migrate(owner)
             epoch = await read_epoch(command)
             decisions = [another_app(epoch), another_app(epoch), an_env(epoch), an_env(epoch)]
