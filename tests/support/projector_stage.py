@@ -182,7 +182,7 @@ class Reader:
         assert checkpoint >= self._seen[name], f"the checkpoint of {name} went back"
         self._seen[name] = checkpoint
         assert checkpoint in self._followed.expected[name], f"{name} stands amidst a command"
-        found = [tuple(row)[2:] for row in rows if row["found"]]
+        found = [tuple(row)[3:] for row in rows if row["found"]]
         assert found == self._followed.expected[name][checkpoint][table.name], f"{table.name} is not what the log says"
 
 
