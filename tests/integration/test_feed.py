@@ -12,6 +12,7 @@ import pytest
 from keelson.events.app import AppRenamed
 from keelson.log import read
 from keelson.query.feed import chunks, events
+from keelson.query.feed.events import EventSource
 from keelson.query.feed.follower import Follower
 from keelson.query.feed.hub import Subscription
 from support.database import Database
@@ -368,6 +369,29 @@ async def test_f26_no_stream_begins_on_what_was_read_in_an_epoch_that_has_ended(
         refused = await connect(reader.url, "/v1/events", TOKEN, after=f"{world.epoch}-{world.head}")
         assert refused.status == 503
         refused.writer.close()
+
+
+async def test_f26_who_begins_a_stream_while_an_epoch_begins_has_nothing_to_throw_away(
+    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come from that epoch already: to be told of another one would have it resync for nothing."""
+    async with streamed(reader.url, TOKEN) as before:
+        await before.events_to(world.head)
+    begin = EventSource.begin
+
+    async def begin_late(source: EventSource, subscription: Subscription) -> None:
+        await world.owner.execute("UPDATE log.head SET epoch = 'another'")
+        await world.append((APP, AppRenamed(name="in another epoch")))
+        await eventually(lambda: subscription.resync is not None)
+        await begin(source, subscription)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventSource, "begin", begin_late)
+        refused = await connect(reader.url, "/v1/events", TOKEN)
+    assert (refused.status, (await refused.read_problem())["code"]) == (503, "unavailable")
+    refused.writer.close()
+    async with streamed(reader.url, TOKEN, after=f"another-{world.head}") as stream:
+        assert (await stream.next("bookmark", "resync")).id == f"another-{world.head}"
 
 
 async def test_f26_when_the_log_ends_before_what_was_read_streams_say_so(world: World, reader: Reader) -> None:

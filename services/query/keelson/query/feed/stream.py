@@ -17,6 +17,7 @@ from keelson.query.feed.guard import Watch
 from keelson.query.feed.hub import Subscription, wake
 from keelson.query.feed.source import Source, SourceEndedError
 from keelson.service.credentials import Caller
+from keelson.service.problems import unavailable
 from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential, hold
 
 _HEADERS = (
@@ -49,6 +50,9 @@ class StreamResponse(Response):
         ):
             await feed.guard.confirm(watch)
             await self._source.begin(subscription)
+            if subscription.resync is not None:
+                # The source may have begun in that epoch already, and so may its client: it has nothing to throw away.
+                raise unavailable("Another epoch has just begun", retry_after_s=1)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             if scope["method"] != "HEAD":
                 await _Telling(feed, self._source, subscription, watch, StreamedBody(scope)).run()
