@@ -19,8 +19,7 @@ from support.waiting import free_port
 
 REPLICAS = 2
 # A stopped replica ends its streams by itself, long before it would be forced; a test waits no longer than this.
-# Thrice what it takes where the database has just been cut off: closing the pool waits, and so does what is noted last.
-STOPS_WITHIN_S = 30.0
+STOPS_WITHIN_S = 10.0
 # Never forced: that would end the test's process.
 _GRACE_S = 300.0
 

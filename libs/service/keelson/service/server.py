@@ -9,6 +9,7 @@ import gc
 import math
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ KEEP_ALIVE_S = 75
 COLLECTED_AFTER = (20_000, 20, 20)
 # Resources close within their own bounds; if they do not, the process ends anyway.
 CLOSING_S = 5.0
+# While it stops, connections are told to end so often.
+TELL_INTERVAL_S = 0.1
 
 S = TypeVar("S", bound=ServerSettings)
 
@@ -117,6 +120,24 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and wait for what is in flight.
+
+        Also for a connection that was accepted just before and made just after: uvicorn tells each of those it sees to
+        end once, and would wait for that one until its client leaves (F33).
+        """
+        telling = asyncio.create_task(self._keep_telling())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            telling.cancel()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_INTERVAL_S)
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
 
     def stop(self) -> None:
         """Begin to stop at once: not ready from now on, and gone within the grace period."""
