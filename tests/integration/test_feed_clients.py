@@ -100,7 +100,7 @@ async def test_f28_a_client_that_never_reads_is_cut_off_and_nobody_else_notices(
 async def test_planted_without_a_time_out_who_never_reads_stays(
     database: Database, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def drain_for_ever(self: Any, _timeout_s: float) -> None:
+    async def drain_for_ever(self: Any) -> None:
         await self._answer.drain()
 
     monkeypatch.setattr(streaming.StreamedBody, "_drain", drain_for_ever)
@@ -281,7 +281,8 @@ async def test_f33_who_does_not_read_does_not_hold_a_service_that_stops(
             await append_large(world, 300)
             await eventually(lambda: buffered(reader) > 0)
             began = loop.time()
-        assert loop.time() - began < 15
+        # Long before the kernel finds by itself that it takes nothing, and before it would be cut off in any case.
+        assert loop.time() - began < 5 < streaming.VANISHED_AFTER_S
 
 
 async def test_f33_a_service_that_stops_takes_no_more_streams(database: Database, world: World) -> None:

@@ -26,8 +26,8 @@ MUTANTS = (
         "F28",
         "a client that takes nothing is waited for for ever",
         "libs/service/keelson/service/streaming.py",
-        "async with asyncio.timeout(timeout_s):",
-        "async with asyncio.timeout(None):",
+        "async with asyncio.timeout(self._timeout_s) as self._waiting:",
+        "async with asyncio.timeout(None) as self._waiting:",
         (f"{_CLIENTS}::test_f28_a_client_that_vanished_without_a_word_is_found",),
     ),
     Mutant(
@@ -106,6 +106,14 @@ MUTANTS = (
         "        on_stop(self.hub.stop)\n",
         "",
         (f"{_CLIENTS}::test_f33_streams_end_with_their_place_when_the_service_stops",),
+    ),
+    Mutant(
+        "F33",
+        "a client that is being waited for has all its time while the service stops",
+        _HUB,
+        "            subscription.hurry()\n",
+        "            pass\n",
+        (f"{_CLIENTS}::test_f33_who_does_not_read_does_not_hold_a_service_that_stops",),
     ),
     Mutant(
         "F34",

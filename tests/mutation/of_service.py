@@ -13,6 +13,7 @@ _REFUSAL = f"{_SERVICE}/refusal.py"
 
 _QUERY_LOG = "integration/test_query_log.py"
 _HARDENING = "integration/test_service_hardening.py"
+_SERVER = "unit/service/test_server.py"
 _STRICT = "unit/service/test_json.py::test_f38_what_is_not_strict_json_is_malformed"
 
 MUTANTS = (
@@ -130,6 +131,14 @@ MUTANTS = (
         "            callback()\n",
         "            pass\n",
         (f"{_HARDENING}::test_f33_a_command_that_waits_for_its_views_is_answered",),
+    ),
+    Mutant(
+        "F33",
+        "a connection made after all others were told to end is waited for",
+        f"{_SERVICE}/server.py",
+        "                connection.shutdown()\n",
+        "                pass\n",
+        (f"{_SERVER}::test_f33_a_connection_that_is_made_when_all_others_were_told_to_end_is_told_too",),
     ),
     Mutant(
         "F33",

@@ -21,13 +21,18 @@ class SlowClientError(Exception):
 
 
 class StreamedBody:
-    """The body of the answer to this request, whose start has been sent; used by one task."""
+    """The body of the answer to this request, whose start has been sent; used by one task.
 
-    __slots__ = ("_answer", "is_sending")
+    The client may take `timeout_s` whenever it has to be waited for.
+    """
 
-    def __init__(self, scope: Scope) -> None:
+    __slots__ = ("_answer", "_timeout_s", "_waiting", "is_sending")
+
+    def __init__(self, scope: Scope, timeout_s: float) -> None:
         self._answer: AnswerTransport = scope["state"]["answer"]
         self._answer.bound_silence(VANISHED_AFTER_S)
+        self._timeout_s = timeout_s
+        self._waiting: asyncio.Timeout | None = None
         self.is_sending = False
 
     @property
@@ -48,32 +53,40 @@ class StreamedBody:
         """Send a chunk to a client that has taken most of what was sent before, without waiting for it."""
         self._answer.write_raw(chunked(data))
 
-    async def send(self, data: bytes, timeout_s: float) -> None:
+    def hurry(self, timeout_s: float) -> None:
+        """Give the client no longer than this from now on, also where it is being waited for already."""
+        self._timeout_s = min(self._timeout_s, timeout_s)
+        waiting = self._waiting
+        if waiting is not None and not waiting.expired() and (deadline := waiting.when()) is not None:
+            waiting.reschedule(min(deadline, asyncio.get_running_loop().time() + timeout_s))
+
+    async def send(self, data: bytes) -> None:
         """Send a chunk, and wait until the client has taken most of it. Raises SlowClientError; nothing if it is gone.
 
         A timer costs as much as writing, so it is set only for a client that has to be waited for.
         """
         if self._answer.is_full:
-            await self._drain(timeout_s)
+            await self._drain()
         if self.is_lost:
             return
         self.write(data)
         if self._answer.is_full:
-            await self._drain(timeout_s)
+            await self._drain()
 
     def abort(self) -> None:
         """Cut the connection."""
         self._answer.abort()
 
-    async def _drain(self, timeout_s: float) -> None:
+    async def _drain(self) -> None:
         self.is_sending = True
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._timeout_s) as self._waiting:
                 await self._answer.drain()
         except TimeoutError:
             raise SlowClientError from None
         finally:
             self.is_sending = False
+            self._waiting = None
 
 
 @lru_cache(maxsize=8)

@@ -29,10 +29,14 @@ def wake(_quiet_to: Position) -> bool:
     return False
 
 
+def do_nothing() -> None:
+    """Do nothing."""
+
+
 class Subscription:
     """One reader's bed. Nothing else may be awaited between looking whether there is work, and `wait`."""
 
-    __slots__ = ("_hub", "_quiet_to", "_waiter", "at_once", "interest", "resync")
+    __slots__ = ("_hub", "_quiet_to", "_waiter", "at_once", "hurry", "interest", "resync")
 
     def __init__(self, hub: "Hub", interest: Interest) -> None:
         self._hub = hub
@@ -43,6 +47,8 @@ class Subscription:
         # May do for a sleeper what it would do awake, given the position up to which all was quiet, and let it sleep on
         # if it has done all: a task that need not be woken is half the cost of telling it. False wakes it.
         self.at_once: Callable[[Position], bool] = wake
+        # Called when the service stops, of a reader that may be awake and waits for its client.
+        self.hurry: Callable[[], None] = do_nothing
 
     @property
     def is_interrupted(self) -> bool:
@@ -168,6 +174,8 @@ class Hub:
         """Have every reader end with what it has (F33)."""
         self.is_stopping = True
         self._interrupt_all()
+        for subscription in self._subscriptions:
+            subscription.hurry()
 
     def _interrupt_all(self) -> None:
         for subscription in self._subscriptions:

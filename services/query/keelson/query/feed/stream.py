@@ -14,7 +14,7 @@ from keelson.log.database import UNAVAILABLE
 from keelson.query.feed import frames, metrics
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.guard import Watch
-from keelson.query.feed.hub import Subscription, wake
+from keelson.query.feed.hub import Subscription, do_nothing, wake
 from keelson.query.feed.source import Source, SourceEndedError
 from keelson.service.credentials import Caller
 from keelson.service.problems import unavailable
@@ -55,7 +55,7 @@ class StreamResponse(Response):
                 raise unavailable("Another epoch has just begun", retry_after_s=1)
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             if scope["method"] != "HEAD":
-                await _Telling(feed, self._source, subscription, watch, StreamedBody(scope)).run()
+                await _Telling(feed, self._source, subscription, watch, StreamedBody(scope, feed.send_timeout_s)).run()
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -80,6 +80,7 @@ class _Telling:
         self._body.on_lost(self._subscription.interrupt)
         self._watch.wake = self._end_at_once
         self._subscription.at_once = self._tell_at_once
+        self._subscription.hurry = self._hurry
         try:
             await self._say(frames.write_retry())
             await self._tell()
@@ -96,7 +97,8 @@ class _Telling:
         """Have nobody hold what was told to a client that is gone, until garbage is collected."""
         self._watch.wake = self._subscription.interrupt
         self._subscription.at_once = wake
-        self._body.on_lost(lambda: None)
+        self._subscription.hurry = do_nothing
+        self._body.on_lost(do_nothing)
 
     async def _tell(self) -> None:
         """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
@@ -147,7 +149,7 @@ class _Telling:
                 await self._say(last)
 
     async def _say(self, data: bytes) -> None:
-        await self._body.send(data, self._feed.send_timeout_s)
+        await self._body.send(data)
         self._said_at = self._loop.time()
 
     @property
@@ -160,6 +162,10 @@ class _Telling:
 
     def _silent_for_s(self) -> float:
         return self._loop.time() - self._said_at
+
+    def _hurry(self) -> None:
+        """Have a client that is being waited for hold a service that stops no longer than any other (F33)."""
+        self._body.hurry(self._feed.send_timeout_s)
 
     def _end_at_once(self) -> None:
         """End for want of rights: a client that is being waited for is cut off, so that it takes no second longer."""
