@@ -3,17 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import asyncpg
 
 from keelson.log.queries import load
 
+_Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _READ_SESSION = load(__file__, "read_session")
 
 # A pooler may be several processes, and only connections to the same one share sessions.
 _ROUNDS = 4
-# Its other clients may take a session in between.
-_TURNS = 5
+# Turns of the two connections, in an order that neither kind of pooler keeps apart: the last used session comes to
+# whoever is next, and sessions in turn come to one connection twice in a row. The pooler's other clients may take a
+# session in between; with each connection's turns in a row, they hid it in up to every tenth round.
+_TURNS = 4
 _TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 1.0
 
@@ -38,9 +43,10 @@ async def shares_sessions(dsn: str) -> bool:
     async with asyncio.timeout(_TIMEOUT_S), _connected(dsn) as first:
         for _ in range(_ROUNDS):
             async with _connected(dsn) as second:
-                one = {await first.fetchval(_READ_SESSION) for _ in range(_TURNS)}
-                other = {await second.fetchval(_READ_SESSION) for _ in range(_TURNS)}
-            if not are_own(one, other):
+                seen: dict[_Connection, set[int]] = {first: set(), second: set()}
+                for each in (first, second, second, first) * _TURNS:
+                    seen[each].add(await each.fetchval(_READ_SESSION))
+            if not are_own(*seen.values()):
                 return True
     return False
 
@@ -51,7 +57,7 @@ def are_own(one: set[int], other: set[int]) -> bool:
 
 
 @asynccontextmanager
-async def _connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def _connected(dsn: str) -> AsyncIterator[_Connection]:
     """Lend a connection that works, and leaves nothing behind, in whatever session each statement gets.
 
     No settings; and unnamed statements, which asyncpg prepares and runs without a gap in which a session could change.
