@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from keelson.local import postgres
 from keelson.local.binaries import BinariesNotFoundError, find_binaries
 from keelson.local.database import with_role
 from keelson.local.postgres import Account, Postgres, PostgresError
@@ -109,7 +110,8 @@ def test_a_pid_left_by_a_crash_is_not_taken_for_the_server(server: Postgres) -> 
     server.start()
 
 
-def test_a_port_in_use_is_told_with_the_servers_own_words(server: Postgres) -> None:
+def test_a_port_in_use_is_told_with_the_servers_own_words(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_START_RETRY_S", 0.05)
     twin = Postgres(server.folder.with_name("twin"), server.binaries, server.port, server.log)
     twin.create()
     with pytest.raises(PostgresError, match="could not bind"):

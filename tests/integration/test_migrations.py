@@ -85,7 +85,7 @@ def _shorter_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     text = migrating._LOCK_MIGRATIONS
     assert "lock_timeout = '5s'" in text
     with monkeypatch.context() as patch:
-        patch.setattr(migrating, "_LOCK_MIGRATIONS", text.replace("5s", "200ms"))
+        patch.setattr(migrating, "_LOCK_MIGRATIONS", text.replace("5s", "1s"))
         yield
 
 

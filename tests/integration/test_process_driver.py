@@ -258,14 +258,14 @@ async def test_who_takes_more_memory_than_it_may_is_ended(node: Node) -> None:
     assert not left_of(instance.instance_id)
 
 
-async def is_ended_for_memory(node: Node, number: int) -> bool:
+async def is_ended_for_memory(node: Node, number: int, within_s: float) -> bool:
     """Whether processes that share memory are ended with a bound that they are below together, but not one by one."""
     instance = wanted(number, command=SHARES, memory_bytes=180 * MIB)
     run = await node.driver.start(instance)
     end = asyncio.create_task(run.wait_until_ended())
     await eventually(lambda: node.log(instance).count("up") == 3)
     async with watching(node):
-        done, _ = await asyncio.wait([end], timeout=0.5)
+        done, _ = await asyncio.wait([end], timeout=within_s)
     end.cancel()
     await asyncio.gather(end, return_exceptions=True)
     await run.stop(0.0)
@@ -273,9 +273,9 @@ async def is_ended_for_memory(node: Node, number: int) -> bool:
 
 
 async def test_memory_that_processes_share_counts_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not await is_ended_for_memory(node, 1)
+    assert not await is_ended_for_memory(node, 1, 0.5)
     monkeypatch.setattr("keelson.agent.drivers.process.group.private_bytes", lambda _pid: 180 * MIB)
-    assert await is_ended_for_memory(node, 2), "the planted bug is not seen"
+    assert await is_ended_for_memory(node, 2, 10), "the planted bug is not seen"
 
 
 async def test_who_does_not_go_when_asked_is_killed(node: Node) -> None:

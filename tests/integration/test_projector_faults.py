@@ -53,7 +53,7 @@ def crash_every_third(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return crashes
 
 
-async def follow_through_crashes(database: Database) -> None:
+async def follow_through_crashes(database: Database, timeout_s: float = 10) -> None:
     story = Story(seed=41, first=2)
     async with (
         connected(database.owner_dsn) as owner,
@@ -61,7 +61,7 @@ async def follow_through_crashes(database: Database) -> None:
         replica(database, page_size=20, lagging_page_size=20, poll_interval_s=0.1),
     ):
         await insert(owner, story.tell(300))
-        await caught_up(pool, timeout_s=10)
+        await caught_up(pool, timeout_s=timeout_s)
         await assert_views_equal_fold(pool)
 
 
@@ -93,7 +93,7 @@ async def test_f16_planted_a_checkpoint_outside_the_transaction_is_caught(
     monkeypatch.setattr(follower, "Applier", CheckpointApart)
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        await follow_through_crashes(database)
+        await follow_through_crashes(database, timeout_s=4)
     assert caught.group_contains(AssertionError)
 
 

@@ -102,8 +102,8 @@ MUTANTS = (
         "            limits=limits_of(tx, decided.results),\n",
         "",
         (
-            f"{_QUOTAS}::test_the_last_place_is_the_last",
-            "integration/test_quota_races.py::test_f12_of_two_that_want_a_quotas_last_place_at_once_one_wins",
+            f"{_QUOTAS}::test_the_last_place_is_the_last[apps]",
+            "integration/test_quota_races.py::test_f12_of_two_that_want_a_quotas_last_place_at_once_one_wins[apps]",
         ),
     ),
     Mutant(

@@ -15,9 +15,10 @@ from mutation.copies import Copy
 from mutation.mutant import Mutant, MutantError
 from mutation.witness import Seen
 
-# What a test may take on a mutant, which may hang; what a whole trial may, and all tests before. No test takes a fifth
-# of it on a quiet machine: one that is merely slow must not be taken for one that has found the bug.
+# What a test may take on a mutant, which may hang, and on sound code; what a whole trial may, and all tests before. No
+# test takes a third of it on a quiet machine: one that is merely slow must not be taken for one that has found the bug.
 TEST_TIMEOUT_S = 40
+SOUND_TEST_TIMEOUT_S = 120
 TRIAL_TIMEOUT_S = 180
 PREPARATION_TIMEOUT_S = 1200
 
@@ -50,14 +51,14 @@ class Run(NamedTuple):
     seen: Sequence[Seen]
 
 
-def run_tests(copy: Copy, ids: Iterable[str], timeout_s: float) -> Run:
+def run_tests(copy: Copy, ids: Iterable[str], timeout_s: float, test_timeout_s: float = TEST_TIMEOUT_S) -> Run:
     """Run tests in a copy; several at a time may."""
     folder = Path(tempfile.mkdtemp(dir=copy.folder))
     witness = folder / "witness"
     options = [
         f"--witness={witness}",
         f"--basetemp={folder / 'temporary'}",
-        f"--timeout={TEST_TIMEOUT_S}",
+        f"--timeout={test_timeout_s}",
         "--tb=short",
     ]
     try:
@@ -86,7 +87,7 @@ def prepare(copy: Copy, mutants: Iterable[Mutant], jobs: int) -> str | None:
     ids = sorted({test for mutant in mutants for test in mutant.ids})
     parts = [ids[number::jobs] for number in range(min(jobs, len(ids)))]
     with ThreadPoolExecutor(jobs) as threads:
-        runs = list(threads.map(lambda part: run_tests(copy, part, PREPARATION_TIMEOUT_S), parts))
+        runs = list(threads.map(lambda part: run_tests(copy, part, PREPARATION_TIMEOUT_S, SOUND_TEST_TIMEOUT_S), parts))
     return next((_say_what_failed(run) for run in runs if run.code != _TESTED), None)
 
 

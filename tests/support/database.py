@@ -23,6 +23,7 @@ from keelson.local.database import (
     prepare_server,
     with_role,
 )
+from keelson.local.files import write_private
 from keelson.local.postgres import Account, Postgres
 from keelson.local.process import Identity
 from keelson.log.database import connect
@@ -106,7 +107,7 @@ def reachable_folder() -> Iterator[Path]:
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     folder.chmod(0o711)
-    (folder / _OWNER_FILE).write_bytes(msgspec.json.encode(Identity.read(os.getpid())))
+    write_private(folder / _OWNER_FILE, msgspec.json.encode(Identity.read(os.getpid())).decode())
     try:
         yield folder
     finally:

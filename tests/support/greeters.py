@@ -76,8 +76,8 @@ class Watch:
         asked = [self._asks(session, row) for row in rows]
         silent = {row.id for row, answers in zip(rows, await asyncio.gather(*asked), strict=True) if not answers}
         if silent:
-            still = await self._read_ready()
-            if still is not None and not silent <= {row.id for row in still}:
+            still = await self._read_once_there()
+            if not silent <= {row.id for row in still}:
                 self.stale += 1
                 return
         self.answered.append(len(rows) - len(silent))
@@ -89,6 +89,14 @@ class Watch:
             return False
         self.releases.add(answer["release"])
         return answer["instance"] == row.id
+
+    async def _read_once_there(self) -> list[InstanceRow]:
+        """Give what is said to be ready as soon as anybody says so."""
+        while True:
+            rows = await self._read_ready()
+            if rows is not None:
+                return rows
+            await asyncio.sleep(_PAUSE_S)
 
     async def _read_ready(self) -> list[InstanceRow] | None:
         """Give what is said to be ready and to go on so; None where nobody says so just now."""

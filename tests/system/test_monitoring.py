@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -29,6 +30,9 @@ needs_prometheus = needs("prometheus", "it evaluates rules and expressions (Debi
 
 # What nothing is to be said of while all is well, and no node is there.
 MAY_BE_EMPTY = {"Answers that fail", "Nodes", "Actions of the scheduler"}
+
+# Rules that ask how quick something is, and bounds that even a machine keeps that holds everything up for a moment.
+SLOW = {"> 0.25": "> 5", "> 0.5": "> 10"}
 
 # A word of PromQL that is a metric of ours or of the process.
 METRIC = re.compile(r"\b(?:keelson|process)_\w+")
@@ -172,6 +176,14 @@ async def assert_all_is_shown(stack: Stack, prometheus: Prometheus) -> None:
     await eventually(is_shown, 60, interval_s=0.5)
 
 
+def patiently(expression: str) -> str:
+    """Give a rule that asks for how quick this is with a bound that no machine misses: here it is not asked for long.
+
+    promtool's tests hold the rules to their own bounds.
+    """
+    return reduce(lambda text, bound: text.replace(*bound), SLOW.items(), expression)
+
+
 @needs_prometheus
 async def test_what_is_asked_of_prometheus_is_answered_by_what_runs(
     cluster: Cluster, database: Database, tmp_path: Path
@@ -194,7 +206,7 @@ async def test_what_is_asked_of_prometheus_is_answered_by_what_runs(
                 assert set(METRIC.findall(without_strings(expression))) <= metrics_of(texts), expression
             await assert_all_is_shown(stack, prometheus)
             for name, expression in rules.items():
-                assert await prometheus.query(expression) == [], f"all is well, but {name} does not say so"
+                assert await prometheus.query(patiently(expression)) == [], f"all is well, but {name} does not say so"
 
 
 def test_every_job_of_the_configuration_is_put_elsewhere_for_tests() -> None:

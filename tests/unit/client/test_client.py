@@ -146,7 +146,7 @@ async def test_a_service_that_is_not_there_is_unreachable() -> None:
 
 async def test_a_service_that_stays_silent_is_unreachable() -> None:
     server = Server(stay_silent)
-    async with server.client(timeout_s=0.05) as client:
+    async with server.client(timeout_s=0.3) as client:
         with pytest.raises(UnreachableError):
             await client.get("/v1/projections")
 

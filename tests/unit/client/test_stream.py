@@ -182,7 +182,7 @@ async def test_what_comes_out_of_order_is_asked_for_again() -> None:
 @pytest.mark.parametrize("silent", [b"", HEAD, HEAD + chunked(LOG.frames(0)[:3])])
 async def test_f28_a_stream_that_says_nothing_is_opened_again(silent: bytes) -> None:
     server = StreamServer(lambda _: Reply(silent, stalls=True), LOG.answer)
-    async with server.client(StreamTimes(idle_timeout_s=0.1, retry_s=0.001)) as client:
+    async with server.client(StreamTimes(idle_timeout_s=0.5, retry_s=0.001)) as client:
         assert positions(await take(client.follow_events(), is_bookmark)) == [1, 3, 4]
     assert len(server.asked) == 2
 
