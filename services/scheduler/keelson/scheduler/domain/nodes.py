@@ -16,7 +16,7 @@ def watch(world: World, signs: Signs) -> Iterator[SetNodeState]:
     """Say which nodes are lost, and which are there again, as they were before.
 
     When all have fallen silent at once, it is the way to them that is broken, and there would be nowhere to go: then
-    none is lost.
+    none is lost. So a node is lost only while another one is heard.
     """
     for node_id, node in sorted(world.nodes.items()):
         if node.was_lost and node_id in signs.heard:
