@@ -74,6 +74,20 @@ def test_what_is_on_a_lost_node_is_ended_only_while_it_is_offline() -> None:
     assert one in plane.nodes
 
 
+def test_what_an_operator_wrote_of_a_node_is_a_reason_in_one_line() -> None:
+    plane, *_ = two_nodes()
+    plane.deploy(plane.create_env(), web=make_process())
+    for action in plan(plane.world(), Bounds(), Signs()).actions:
+        plane.perform(action, plane.position)
+    [replica] = plane.replicas.values()
+    plane.set_node(replica.node_id, "offline", "its fan\r\nis\x01 bröken\x7f: " + "x" * 500)
+
+    [end] = [each for each in plan(plane.world(), Bounds(), Signs()).actions if isinstance(each, EndLost)]
+
+    assert end.reason.startswith(f"node {replica.node_id} is offline: its fan is bröken : xxx")
+    assert len(end.reason) == 500
+
+
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 BEAT_S = 3.0
 FOR_EVER = 1e9

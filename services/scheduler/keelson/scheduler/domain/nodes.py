@@ -8,6 +8,9 @@ from keelson.scheduler.domain.model import LOST, Node
 from keelson.scheduler.domain.signs import Signs
 from keelson.scheduler.domain.world import World
 
+# A reason of the API has so many characters.
+MAX_REASON = 500
+
 # A node that is disabled takes nothing and keeps what it has; nobody waits for its heartbeats.
 _WATCHED = ("active", "draining")
 
@@ -41,9 +44,15 @@ def end_lost(world: World, returning: Collection[str]) -> Iterator[EndLost]:
         yield EndLost(
             node=Seen(node.id, node.seq),
             instance_ids=tuple(ids[: MAX_PARTS - 1]),
-            reason=f"node {node.id} is offline: {node.message or 'no message'}"[:500],
+            reason=_in_one_line(f"node {node.id} is offline: {node.message or 'no message'}"),
             cause=node.moved,
         )
+
+
+def _in_one_line(text: str) -> str:
+    """Give text as a reason may be, which is a header: whoever set a node's state may have written anything."""
+    printable = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(printable.split())[:MAX_REASON]
 
 
 def _set(node: Node, state: NodeState, message: str) -> SetNodeState:
