@@ -87,13 +87,15 @@ class Instance(msgspec.Struct, kw_only=True):
 class Workload(msgspec.Struct, kw_only=True):
     """A process of an environment: its instances that have not stopped, in the order in which they were allocated.
 
-    `allocated` counts all that ever were; `moved` is the position of the last event that concerned it.
+    `next` is the first number under which no instance was ever allocated; `ahead` are the ids of those beyond it, and
+    of those that were allocated by hand, under no number. `moved` is the position of the last event that concerned it.
     """
 
     env_id: str
     process: str
     moved: int
-    allocated: int = 0
+    next: int = 1
+    ahead: set[str] = set()
     instances: dict[str, Instance] = {}
 
 

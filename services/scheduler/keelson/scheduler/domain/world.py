@@ -19,6 +19,7 @@ from keelson.events.instance import (
 from keelson.events.node import NodeCapacitySet, NodeEnrolled, NodeEnrollmentCreated, NodeRemoved, NodeStateChanged
 from keelson.events.release import ReleaseCreated
 from keelson.events.secret import SecretDeleted, SecretVersionSet
+from keelson.scheduler.domain.ids import instance_id
 from keelson.scheduler.domain.model import Deploy, Env, Fact, Instance, Node, Revision, Workload
 
 
@@ -115,7 +116,7 @@ class World:
             release_number=event.release_number,
             memory_bytes=event.spec.memory_bytes,
         )
-        workload.allocated += 1
+        _count(workload, instance.id)
         workload.instances[instance.id] = instance
         self._of[instance.id] = workload
         self._hold(instance, instance.memory_bytes)
@@ -224,3 +225,11 @@ class World:
         }
         for name in {*env.processes, *self.workloads_of(env.id)}:
             self._workload(env.id, name, position)
+
+
+def _count(workload: Workload, allocated_id: str) -> None:
+    """Note that an id is taken; the first number that is not is the next."""
+    workload.ahead.add(allocated_id)
+    while (following := instance_id(workload.env_id, workload.process, workload.next)) in workload.ahead:
+        workload.ahead.remove(following)
+        workload.next += 1
