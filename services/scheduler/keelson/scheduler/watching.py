@@ -11,7 +11,6 @@ import structlog
 from keelson.client import Client, ClientError
 from keelson.client.reads.nodes import Node
 from keelson.scheduler.heartbeats import Heartbeats
-from keelson.scheduler.timekeeping import DatabaseTime
 
 LOOK_EVERY_S = 1.0
 LOOK_TIMEOUT_S = 2.0
@@ -42,14 +41,12 @@ class Watcher:
         command_url: str,
         *,
         heartbeats: Heartbeats,
-        time: DatabaseTime,
         monotonic: Callable[[], float],
         on_look: Callable[[], None],
     ) -> None:
         self._client = client
         self._ready_url = f"{command_url.rstrip('/')}/readyz"
         self._heartbeats = heartbeats
-        self._time = time
         self._monotonic = monotonic
         self._on_look = on_look
         self.head: Head | None = None
@@ -81,8 +78,6 @@ class Watcher:
             self.good_since = now
         self.trouble, self.head = None, look.head
         self._heartbeats.looked(now, look.heartbeats)
-        for at in look.heartbeats.values():
-            self._time.learn(at)
 
     async def _read(self, session: aiohttp.ClientSession) -> Look:
         async with session.get(self._ready_url) as response:

@@ -119,7 +119,7 @@ class Env(msgspec.Struct, kw_only=True):
 
 
 class Deploy(msgspec.Struct, kw_only=True):
-    """A deploy that is open; `progressed_at` is when it last came nearer to its end.
+    """A deploy that is open; at the position `progressed`, `progressed_at` by the database, it came nearer to its end.
 
     That is: it got its status, or an instance of its release was allocated, or was ready for the first time. What fails
     and starts again is no progress.
@@ -129,6 +129,7 @@ class Deploy(msgspec.Struct, kw_only=True):
     env_id: str
     seq: int
     moved: int
+    progressed: int
     progressed_at: datetime
     status: DeployStatus
     release_id: str
