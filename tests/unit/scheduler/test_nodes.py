@@ -111,7 +111,7 @@ class Fleet:
         heartbeats = Heartbeats(12.0, longest_s=2.0)
         for now in range(until_s):
             if any(began <= now < ended for began, ended in outages):
-                heartbeats.failed(now)
+                heartbeats.failed()
                 continue
             heartbeats.looked(now, {each: self._last_beat(each, now, cuts, outages) for each in self.nodes})
             signs = Signs(silent=heartbeats.silent, heard=heartbeats.heard, silent_s=12)

@@ -22,31 +22,29 @@ class Heartbeats:
         self._recent_s = lost_after_s / 2
         self._longest_s = longest_s
         self._looked_at: float | None = None
-        self._failed_since: float | None = None
+        self._failed = False
         self._last: dict[str, datetime | None] = {}
         self._silent_s: dict[str, float] = {}
         self._beats: set[str] = set()
 
-    def failed(self, now: float) -> None:
-        """Note a look that came to nothing, at a time of the monotonic clock."""
-        if self._failed_since is None:
-            self._failed_since = now if self._looked_at is None else self._looked_at
+    def failed(self) -> None:
+        """Note a look that came to nothing."""
+        self._failed = True
 
     def looked(self, now: float, heartbeats: Mapping[str, datetime | None]) -> None:
-        """Note a look: the time of each node's last heartbeat, as the database has it."""
-        passed_s = 0.0
-        if self._failed_since is not None:
-            if now - self._failed_since >= self._recent_s:
-                self._begin_anew()
-        elif self._looked_at is not None:
-            passed_s = min(now - self._looked_at, self._longest_s)
-        self._looked_at, self._failed_since = now, None
+        """Note a look, by the monotonic clock: the time of each node's last heartbeat, as the database has it."""
+        passed_s = 0.0 if self._looked_at is None else now - self._looked_at
+        if self._failed and passed_s >= self._recent_s:
+            self._begin_anew()
+            passed_s = 0.0
+        self._looked_at, self._failed = now, False
         known = heartbeats.keys() & self._last.keys()
         beats = {node_id for node_id in known if heartbeats[node_id] != self._last[node_id]}
         if beats and not self.heard:
             self._begin_anew()
         self._silent_s = {
-            node_id: 0.0 if node_id in beats else self._silent_s.get(node_id, 0.0) + passed_s for node_id in known
+            node_id: 0.0 if node_id in beats else self._silent_s.get(node_id, 0.0) + min(passed_s, self._longest_s)
+            for node_id in known
         }
         self._last = dict(heartbeats)
         self._beats = (self._beats | beats) & heartbeats.keys()
