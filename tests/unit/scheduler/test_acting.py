@@ -243,12 +243,13 @@ async def test_a_drain_is_one_bundle_with_what_it_relies_on() -> None:
 
 async def test_what_is_lost_is_ended_while_its_node_is_offline() -> None:
     async with staged() as stage:
-        stage.offer(EndLost(node=Seen("node", 5), instance_ids=("i1", "i2"), reason="why", cause=7))
+        stage.offer(EndLost(node=Seen("node", 5), message="gone", instance_ids=("i1", "i2"), reason="why", cause=7))
         await stage.settle(1)
 
     [(_, fields)] = stage.client.sent
     [guard, *ended] = fields["parts"]
-    assert (guard.command.node_id, guard.command.state, guard.if_match) == ("node", "offline", 5)
+    said = (guard.command.node_id, guard.command.state, guard.command.message, guard.if_match)
+    assert said == ("node", "offline", "gone", 5)
     assert [(each.instance_id, each.desired_state) for each in ended] == [("i1", "stopped"), ("i2", "stopped")]
 
 

@@ -58,6 +58,17 @@ def test_whom_an_operator_took_offline_is_not_brought_back() -> None:
     assert set_states(plane, silent=set(), heard={one, other}) == []
 
 
+@pytest.mark.parametrize("message", ["its fan is broken", None])
+def test_a_lost_one_that_an_operator_takes_offline_is_not_brought_back(message: str | None) -> None:
+    plane, quiet, other = two_nodes()
+    [lost] = set_states(plane, silent={quiet}, heard={other})
+    plane.perform(lost, plane.position)
+
+    plane.set_node(quiet, "offline", message)
+
+    assert set_states(plane, silent=set(), heard={quiet, other}) == []
+
+
 def test_what_is_on_a_lost_node_is_ended_only_while_it_is_offline() -> None:
     plane, one, _ = two_nodes()
     plane.deploy(plane.create_env(), web=make_process())
@@ -67,7 +78,9 @@ def test_what_is_on_a_lost_node_is_ended_only_while_it_is_offline() -> None:
     plane.set_node(replica.node_id, "offline", "no heartbeat for 12 s")
 
     [end] = [each for each in plan(plane.world(), Bounds(), Signs()).actions if isinstance(each, EndLost)]
+    plane.perform(end, plane.position)
 
+    assert plane.world().nodes[replica.node_id].was_lost, "the guard has changed what it guards"
     assert end.instance_ids == (placed,)
     assert end.node.seq == plane.world().nodes[replica.node_id].seq
     assert end.reason == f"node {replica.node_id} is offline: no heartbeat for 12 s"

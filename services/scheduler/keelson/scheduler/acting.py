@@ -173,9 +173,11 @@ class Actor:
                 ]
                 return (await client.bundle(parts, reason=reason, causation=cause)).position
             case EndLost():
-                offline = SetNodeStateCommand(node_id=action.node.id, state="offline").at(action.node.seq)
+                as_it_is = SetNodeStateCommand(node_id=action.node.id, state="offline", message=action.message)
                 ended = [SetDesiredState(instance_id=each, desired_state="stopped") for each in action.instance_ids]
-                return (await client.bundle([offline, *ended], reason=reason, causation=cause)).position
+                return (
+                    await client.bundle([as_it_is.at(action.node.seq), *ended], reason=reason, causation=cause)
+                ).position
             case SetNodeState():
                 set_node = await client.node.set_state(
                     node_id=action.node.id,

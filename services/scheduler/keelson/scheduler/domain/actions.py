@@ -50,9 +50,10 @@ class Drain(Action, frozen=True, kw_only=True):
 
 
 class EndLost(Action, frozen=True, kw_only=True):
-    """Count instances for stopped, as long as their node is as it was seen: offline."""
+    """Count instances for stopped, as long as their node is as it was seen: offline, with this message."""
 
     node: Seen
+    message: str | None
     instance_ids: tuple[str, ...]
 
 

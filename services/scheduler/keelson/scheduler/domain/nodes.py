@@ -43,6 +43,7 @@ def end_lost(world: World, returning: Collection[str]) -> Iterator[EndLost]:
         node = world.nodes[node_id]
         yield EndLost(
             node=Seen(node.id, node.seq),
+            message=node.message,
             instance_ids=tuple(ids[: MAX_PARTS - 1]),
             reason=_in_one_line(f"node {node.id} is offline: {node.message or 'no message'}"),
             cause=node.moved,
