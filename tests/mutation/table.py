@@ -2,7 +2,7 @@
 
 import re
 
-from mutation import of_agent, of_command, of_feed, of_log, of_projector, of_service, of_streams
+from mutation import of_agent, of_command, of_feed, of_log, of_projector, of_scheduler, of_service, of_streams
 from mutation.mutant import Mutant
 
 
@@ -21,6 +21,7 @@ MUTANTS: tuple[Mutant, ...] = tuple(
             *of_command.MUTANTS,
             *of_feed.MUTANTS,
             *of_projector.MUTANTS,
+            *of_scheduler.MUTANTS,
             *of_service.MUTANTS,
             *of_streams.MUTANTS,
         ),

@@ -56,6 +56,7 @@ class Node:
 
     memory_bytes: int
     state: NodeState = "active"
+    message: str | None = None
     is_alive: bool = True
 
 
@@ -141,9 +142,10 @@ class ControlPlane:
         return node_id
 
     def set_node(self, node_id: str, state: NodeState, message: str | None = None) -> None:
-        """Set a node's state."""
-        if self.nodes[node_id].state != state:
-            self.nodes[node_id].state = state
+        """Set a node's state, and why it is so."""
+        node = self.nodes[node_id]
+        if node.state != state or (state == "offline" and node.message != message):
+            node.state, node.message = state, message
             self.append(node_id, NodeStateChanged(state=state, message=message), node_id=node_id)
 
     def create_env(self) -> str:
@@ -245,6 +247,7 @@ class ControlPlane:
                 self._drain(action, seen)
             case EndLost():
                 self._require(action.node)
+                self.set_node(action.node.id, "offline", action.message)
                 for instance_id in action.instance_ids:
                     self._end(instance_id)
             case SetNodeState():

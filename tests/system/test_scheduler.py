@@ -23,7 +23,9 @@ from support.tiny_agent import BROKEN, TinyAgent, tiny_agent
 from support.waiting import eventually, free_port
 
 IMAGE = "registry.example/shop@sha256:" + "0" * 64
-LOST_AFTER_S = 2.0
+# Long against what this very process may be held up, agents and all; short for what waits for it.
+LOST_AFTER_S = 60.0
+SOON_LOST_AFTER_S = 4.0
 
 
 class Platform:
@@ -91,6 +93,14 @@ class Platform:
             return running
 
         return await eventually(arrived, timeout_s, interval_s=0.1)
+
+    async def begun(self, env_id: str, release_number: int) -> None:
+        """Return when something of a release runs."""
+
+        async def has_begun() -> bool:
+            return any(row["release_number"] == release_number for row in await self.running(env_id))
+
+        await eventually(has_begun, 30.0)
 
     async def deploy_is(self, deploy_id: str, status: str, timeout_s: float = 30.0) -> dict[str, Any]:
         """Return when a deploy has a status."""
@@ -219,10 +229,7 @@ async def test_killed_in_the_middle_of_a_rollout_it_goes_on_where_it_was(platfor
 
     deploy_id = await platform.deploy(env_id)
 
-    async def has_begun() -> bool:
-        return any(row["release_number"] == 2 for row in await platform.running(env_id))
-
-    await eventually(has_begun, 30.0)
+    await platform.begun(env_id, 2)
     await platform.stack.kill(scheduler)
     await platform.stack.restart(scheduler)
 
@@ -251,7 +258,7 @@ async def test_two_at_once_place_nothing_twice(platform: Platform) -> None:
 
 
 async def test_a_node_that_falls_silent_is_lost_and_is_back_when_it_is_heard(platform: Platform) -> None:
-    await platform.start_scheduler()
+    await platform.start_scheduler(node_lost_after_s=SOON_LOST_AFTER_S)
     env_id = await platform.create_env()
     await platform.deploy(env_id, web=2)
     await platform.ready(env_id, 2, 1)
@@ -265,7 +272,7 @@ async def test_a_node_that_falls_silent_is_lost_and_is_back_when_it_is_heard(pla
 
     await eventually(all_are_elsewhere, 30.0)
     node = await platform.node("a")
-    assert (node.state, node.message) == ("offline", "no heartbeat for 2 s")
+    assert (node.state, node.message) == ("offline", "no heartbeat for 4 s")
     agent.is_alive = True
 
     async def is_active() -> bool:
@@ -276,13 +283,13 @@ async def test_a_node_that_falls_silent_is_lost_and_is_back_when_it_is_heard(pla
 
 
 async def test_an_outage_of_the_control_plane_loses_no_node(platform: Platform) -> None:
-    scheduler = await platform.start_scheduler()
+    scheduler = await platform.start_scheduler(node_lost_after_s=SOON_LOST_AFTER_S)
     env_id = await platform.create_env()
     await platform.deploy(env_id, web=2)
     before = await platform.ready(env_id, 2, 1)
 
     await platform.stack.kill(platform.stack.commands[0])
-    await asyncio.sleep(2 * LOST_AFTER_S)
+    await asyncio.sleep(1.5 * SOON_LOST_AFTER_S)
     assert await scheduler.read_unreadiness() is not None
     await platform.stack.restart(platform.stack.commands[0])
     await platform.stack.wait_until_ready(scheduler)
@@ -299,7 +306,7 @@ async def test_a_deploy_that_comes_no_further_fails_and_what_worked_works(platfo
 
     deploy_id = await platform.deploy(env_id, BROKEN)
 
-    await eventually(lambda: platform.running(env_id), 30.0)
+    await platform.begun(env_id, 2)
     await platform.stack.kill(scheduler)
     await platform.stack.restart(scheduler)
     row = await platform.deploy_is(deploy_id, "failed")

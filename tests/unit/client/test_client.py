@@ -8,7 +8,7 @@ import pytest
 import stamina
 from aiohttp import web
 
-from keelson.client import Client, ProblemError, UnreachableError
+from keelson.client import Client, ProblemError, UnreachableError, UnsendableError
 from keelson.client.transport import _backoff
 from unit.client.server import Reply, Server, answering, refusing
 
@@ -61,6 +61,17 @@ async def test_a_command_is_posted_and_its_answer_read() -> None:
     assert (answer.position, answer.changed, answer.projected, answer.epoch) == (42, True, False, "e1")
     assert answer.result == {"app_id": "app_1"}
     assert [(each.type, each.seq) for each in answer.events] == [("app.created", 1)]
+
+
+@pytest.mark.parametrize("reason", ["one\ntwo", "one\r\nX-Other: two", "nul \0", "bell \a", "half \ud83d"])
+async def test_a_reason_that_is_no_header_is_not_sent(reason: str) -> None:
+    server = Server(answering(ANSWER))
+    async with server.client() as client:
+        with pytest.raises(UnsendableError, match="Keelson-Reason must be one line"):
+            await client.command("app.create", CREATE, reason=reason)
+        await client.command("app.create", CREATE, reason="one\ttwo ✓")
+
+    assert len(server.requests) == 1
 
 
 async def test_a_bundle_is_posted_and_its_answer_read() -> None:

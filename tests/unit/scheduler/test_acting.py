@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
-from keelson.client import ProblemError, UnreachableError
+from keelson.client import ProblemError, UnreachableError, UnsendableError
 from keelson.scheduler import acting
 from keelson.scheduler.acting import Actor
 from keelson.scheduler.domain.actions import Allocate, AnyAction, Drain, EndLost, Seen, SetDeployStatus, SetNodeState
@@ -203,6 +204,24 @@ async def test_a_conflict_is_no_trouble_and_a_defect_is_until_something_is_done(
         assert not stage.actor.trouble
 
 
+@pytest.mark.parametrize(
+    "defect", [UnsendableError("no line"), msgspec.DecodeError("a proxy's page"), ValueError("no")]
+)
+async def test_an_action_that_goes_wrong_ends_no_other(defect: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "REST_FIRST_S", 0.0)
+    async with staged() as stage:
+        stage.client.failures = [defect]
+        stage.offer(allocate(1))
+        await stage.settle(1)
+        assert stage.actor.trouble == "commands go wrong"
+
+        stage.offer(allocate(2))
+        await stage.settle(2)
+
+        assert stage.ids == ["i1", "i2"]
+        assert stage.actor.trouble is None
+
+
 async def test_a_drain_is_one_bundle_with_what_it_relies_on() -> None:
     drain = Drain(
         env_id="env",
@@ -224,12 +243,13 @@ async def test_a_drain_is_one_bundle_with_what_it_relies_on() -> None:
 
 async def test_what_is_lost_is_ended_while_its_node_is_offline() -> None:
     async with staged() as stage:
-        stage.offer(EndLost(node=Seen("node", 5), instance_ids=("i1", "i2"), reason="why", cause=7))
+        stage.offer(EndLost(node=Seen("node", 5), message="gone", instance_ids=("i1", "i2"), reason="why", cause=7))
         await stage.settle(1)
 
     [(_, fields)] = stage.client.sent
     [guard, *ended] = fields["parts"]
-    assert (guard.command.node_id, guard.command.state, guard.if_match) == ("node", "offline", 5)
+    said = (guard.command.node_id, guard.command.state, guard.command.message, guard.if_match)
+    assert said == ("node", "offline", "gone", 5)
     assert [(each.instance_id, each.desired_state) for each in ended] == [("i1", "stopped"), ("i2", "stopped")]
 
 

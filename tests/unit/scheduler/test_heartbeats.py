@@ -27,7 +27,7 @@ class Looks:
         """Look so often, and be answered by nobody."""
         for _ in range(times):
             self.now += 1.0
-            self.heartbeats.failed(self.now)
+            self.heartbeats.failed()
 
 
 def heard_and_silent(looks: Looks) -> tuple[set[str], set[str]]:
@@ -52,6 +52,38 @@ def test_who_has_not_beaten_for_long_enough_is_silent_until_it_does() -> None:
     assert heard_and_silent(looks) == ({"m"}, {"n"})
     looks.look(1)
     assert heard_and_silent(looks) == ({"n", "m"}, set())
+
+
+def test_who_has_not_beaten_for_half_of_that_says_nothing_about_the_way_any_more() -> None:
+    looks = Looks()
+    looks.look(2)
+
+    looks.look(6, "n")
+    assert looks.heartbeats.heard == {"n", "m"}
+    looks.look(1, "n")
+    assert heard_and_silent(looks) == ({"m"}, set())
+
+
+def test_after_an_outage_only_who_beats_is_heard() -> None:
+    looks = Looks()
+    looks.look(2)
+    looks.look(13, "n")
+
+    looks.fail(7)
+    looks.look(1, "n")
+
+    assert heard_and_silent(looks) == ({"m"}, set())
+
+
+def test_when_one_is_heard_after_none_was_for_long_all_have_their_time_again() -> None:
+    looks = Looks()
+    looks.look(2)
+    looks.look(13, "n", "m")
+    assert heard_and_silent(looks) == (set(), {"n", "m"})
+
+    looks.look(1, "n")
+
+    assert heard_and_silent(looks) == ({"m"}, set())
 
 
 def test_at_the_first_look_nobody_has_been_heard_yet() -> None:
@@ -83,12 +115,12 @@ def test_an_outage_makes_no_node_silent_and_after_a_long_one_all_have_their_time
     assert looks.heartbeats.silent == {"n", "m"}
 
 
-def test_a_blip_counts_nothing_and_forgives_nothing() -> None:
+def test_a_blip_counts_no_more_than_one_look_may_and_forgives_nothing() -> None:
     looks = Looks()
     looks.look(2)
-    looks.look(12, "n")
+    looks.look(10, "n")
 
-    looks.fail(2)
+    looks.fail(4)
     looks.look(1, "n")
     assert looks.heartbeats.silent == set()
 

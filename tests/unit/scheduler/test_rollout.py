@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from keelson.scheduler.domain.actions import Allocate, AnyAction, Drain, EndLost
@@ -9,7 +10,7 @@ from keelson.scheduler.domain.ids import instance_id
 from keelson.scheduler.domain.plan import plan
 from keelson.scheduler.domain.rollout import Bounds
 from keelson.scheduler.domain.signs import Signs
-from support.convergence import ControlPlane, make_process
+from support.convergence import ControlPlane, make_id, make_process
 
 WEB = make_process(100)
 
@@ -87,6 +88,31 @@ def test_missing_replicas_are_allocated_under_ids_that_follow_from_how_many_ther
     placed = allocated(actions_of(plane))
 
     assert [each.instance_id for each in placed] == [instance_id(env, "web", 1), instance_id(env, "web", 2)]
+
+
+def test_after_a_failover_that_lost_an_allocation_but_not_the_next_neither_is_in_the_way(plane: ControlPlane) -> None:
+    """The later one was sent again, to a log that has never had the earlier."""
+    env = plane.create_env()
+    plane.deploy(env, web=WEB)
+    plane.scale(env, web=4)
+    _, second, *_ = allocated(actions_of(plane))
+    plane.perform(second, plane.position)
+
+    placed = allocated(do(plane))
+
+    assert [each.instance_id for each in placed] == [instance_id(env, "web", number) for number in (1, 3, 4)]
+    assert plane.world().workloads[env]["web"].next == 5
+    assert plane.world().workloads[env]["web"].ahead == set()
+
+
+def test_what_was_allocated_by_hand_takes_no_number(plane: ControlPlane, env: str) -> None:
+    plane.scale(env, web=5)
+    [usual, _] = allocated(actions_of(plane))
+    plane.perform(msgspec.structs.replace(usual, instance_id=make_id("instance", 77)), plane.position)
+
+    [placed] = allocated(do(plane))
+
+    assert placed.instance_id == instance_id(env, "web", 4)
 
 
 def test_another_release_surges_by_one_and_drains_nothing_before_that_is_ready(plane: ControlPlane, env: str) -> None:

@@ -1,7 +1,6 @@
 """When the scheduler acts, and when a deploy has had its time."""
 
 import asyncio
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +10,7 @@ from keelson.scheduler.domain.actions import AnyAction, SetDeployStatus
 from keelson.scheduler.domain.rollout import Bounds
 from keelson.scheduler.heartbeats import Heartbeats
 from keelson.scheduler.scheduling import GRACE_S, Scheduler
-from keelson.scheduler.timekeeping import DatabaseTime
+from keelson.scheduler.timekeeping import Patience
 from keelson.scheduler.watching import Head
 from support.convergence import ControlPlane, make_process
 from support.waiting import eventually
@@ -26,7 +25,6 @@ class Stage:
         self.now = 1000.0
         self.offered: list[list[AnyAction]] = []
         self.woken = asyncio.Event()
-        self.time = DatabaseTime(lambda: self.now)
         follower: Any = SimpleNamespace(world=plane.world(), epoch="e1", trouble=None)
         watcher: Any = SimpleNamespace(head=Head("e1", plane.position), trouble=None, good_since=0.0)
         actor: Any = SimpleNamespace(refusing=frozenset(), offer=lambda made, _group: self.offered.append(made))
@@ -36,10 +34,9 @@ class Stage:
             watcher,
             actor,
             heartbeats=Heartbeats(12.0, 2.0),
-            time=self.time,
+            patience=Patience(TIMEOUT_S, lambda: self.now),
             monotonic=lambda: self.now,
             bounds=Bounds(),
-            deploy_timeout_s=TIMEOUT_S,
             node_lost_after_s=12.0,
             woken=self.woken,
         )
@@ -108,16 +105,6 @@ async def test_a_deploy_has_its_time_by_the_clock_that_goes_on() -> None:
     stage.now += TIMEOUT_S - 1
     assert not failed(await stage.step())
     stage.now += 1
-    assert failed(await stage.step())
-
-
-async def test_a_restart_does_not_give_a_deploy_its_time_anew() -> None:
-    """One that has just started is told the time by the database, and by no clock of its own."""
-    plane = rolling()
-    stage = Stage(plane)
-    assert plane.facts
-    stage.time.learn(plane.facts[-1].recorded_at + timedelta(seconds=TIMEOUT_S))
-
     assert failed(await stage.step())
 
 

@@ -4,7 +4,7 @@ from keelson.client.answers import Answer, CommandResult, EventRef, Response
 from keelson.client.bundle import BundleAnswer
 from keelson.client.client import Client
 from keelson.client.command import Command, Guarded, Options
-from keelson.client.errors import ClientError, ProblemError, UnreachableError
+from keelson.client.errors import ClientError, ProblemError, UnreachableError, UnsendableError
 from keelson.client.following import StreamTimes
 from keelson.client.listing import Listing, Page, Rows
 from keelson.client.stream import Bookmark, Change, Confirmed, Cursor, Desired, Resync
@@ -32,4 +32,5 @@ __all__ = [
     "Rows",
     "StreamTimes",
     "UnreachableError",
+    "UnsendableError",
 ]

@@ -25,7 +25,8 @@ class Client(Commands, Reads):
 
     Commands are methods by what they act on (`client.app.create(…)`), reads by collection (`client.apps.list(…)`).
     Whatever was not answered, or with 503, is sent again under the same key until `retry_for_s` have passed: a command
-    takes effect at most once however often it is sent. Raises ProblemError and UnreachableError.
+    takes effect at most once however often it is sent. Raises ProblemError and UnreachableError, and
+    UnsendableError for a reason or another header that is no line of text.
     """
 
     def __init__(

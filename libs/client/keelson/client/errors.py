@@ -37,3 +37,7 @@ class UnreachableError(ClientError):
 
     Sending the same command under the same key finds out, and never does it twice.
     """
+
+
+class UnsendableError(ClientError):
+    """Nothing was sent: a reason, a key or another header is no line of text, and can be no header."""

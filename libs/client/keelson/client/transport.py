@@ -1,5 +1,6 @@
 """Requests over HTTP that are repeated, within bounds, while a service is away."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
@@ -9,10 +10,12 @@ import msgspec
 import stamina
 
 from keelson.client.answers import Response
-from keelson.client.errors import ClientError, ProblemError, UnreachableError
+from keelson.client.errors import ClientError, ProblemError, UnreachableError, UnsendableError
 
 # Nothing was done and nothing promised: the same request may be sent again.
 RETRYABLE = frozenset({429, 503})
+# What no header may hold: all control characters but the tab (RFC 9110, 5.5), and half a character.
+_NO_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 NO_ANSWER = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
 
 
@@ -61,7 +64,11 @@ class Transport:
         )
 
     async def send(self, request: Request) -> Response:
-        """Send until answered; raises ProblemError for a refusal, UnreachableError when no attempt was answered."""
+        """Send until answered.
+
+        Raises ProblemError for a refusal, UnreachableError when no attempt was answered, and UnsendableError.
+        """
+        _require_headers(request.headers)
         attempts = stamina.retry_context(
             on=_backoff,
             attempts=None,
@@ -113,6 +120,12 @@ class Transport:
                 return _read(response, await response.read())
         except NO_ANSWER as error:
             raise _unreachable(request, error) from error
+
+
+def _require_headers(headers: dict[str, str]) -> None:
+    for name, value in headers.items():
+        if _NO_HEADER.search(value):
+            raise UnsendableError(f"{name} must be one line of text, without control characters")
 
 
 def _unreachable(request: Request, error: Exception) -> UnreachableError:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import structlog
 
-from keelson.client import Client, ClientError, ProblemError
+from keelson.client import Client, ClientError, ProblemError, UnreachableError
 from keelson.client.commands.instance import SetDesiredState
 from keelson.client.commands.node import SetNodeState as SetNodeStateCommand
 from keelson.scheduler import metrics
@@ -117,7 +117,10 @@ class Actor:
         return min(longest_s, REST_MAX_S) * random.uniform(0.5, 1)  # noqa: S311 - it guards nothing
 
     async def _try(self, action: AnyAction) -> int | None:
-        """Send an action; give the position that it came to, None if it did not come to anything, or nobody knows."""
+        """Send an action; give the position that it came to, None if it did not come to anything, or nobody knows.
+
+        Whatever goes wrong with one action is no reason to leave the others: it is noted, and tried again.
+        """
         kind = type(action).__name__
         try:
             position = await self._send(action)
@@ -127,18 +130,19 @@ class Actor:
             conflict = error.code in CONFLICTS
             self._note(kind, "conflict" if conflict else "failed", error)
             return None
-        except ClientError as error:
+        except Exception as error:  # noqa: BLE001 - one action's defect must not keep the others from being done
             self._note(kind, "failed", error)
             return None
         self._note(kind, "done", None)
         return position
 
-    def _note(self, kind: str, outcome: Outcome, error: ClientError | None) -> None:
+    def _note(self, kind: str, outcome: Outcome, error: Exception | None) -> None:
         metrics.acted(kind, outcome)
         if outcome == "failed":
-            what = "commands are refused" if isinstance(error, ProblemError) else "commands are not answered"
-            self._trouble = (what, self._monotonic())
-            _log.warning("action_failed", action=kind, error=str(error))
+            self._trouble = (_tell(error), self._monotonic())
+            is_foreseen = isinstance(error, ClientError)
+            said = str(error) if is_foreseen else type(error).__name__
+            _log.warning("action_failed", action=kind, error=said, exc_info=not is_foreseen)
         else:
             self._trouble = None
             _log.debug("action", action=kind, outcome=outcome, error=str(error) if error else None)
@@ -169,9 +173,11 @@ class Actor:
                 ]
                 return (await client.bundle(parts, reason=reason, causation=cause)).position
             case EndLost():
-                offline = SetNodeStateCommand(node_id=action.node.id, state="offline").at(action.node.seq)
+                as_it_is = SetNodeStateCommand(node_id=action.node.id, state="offline", message=action.message)
                 ended = [SetDesiredState(instance_id=each, desired_state="stopped") for each in action.instance_ids]
-                return (await client.bundle([offline, *ended], reason=reason, causation=cause)).position
+                return (
+                    await client.bundle([as_it_is.at(action.node.seq), *ended], reason=reason, causation=cause)
+                ).position
             case SetNodeState():
                 set_node = await client.node.set_state(
                     node_id=action.node.id,
@@ -192,3 +198,13 @@ class Actor:
                     causation=cause,
                 )
                 return set_deploy.position
+
+
+def _tell(error: Exception | None) -> str:
+    """Say what keeps commands from being done."""
+    match error:
+        case ProblemError():
+            return "commands are refused"
+        case UnreachableError():
+            return "commands are not answered"
+    return "commands go wrong"

@@ -12,7 +12,7 @@ from keelson.scheduler.following import Follower
 from keelson.scheduler.heartbeats import Heartbeats
 from keelson.scheduler.scheduling import Scheduler
 from keelson.scheduler.settings import SchedulerSettings
-from keelson.scheduler.timekeeping import DatabaseTime
+from keelson.scheduler.timekeeping import Patience
 from keelson.scheduler.watching import LOOK_EVERY_S, Watcher
 from keelson.service.app import Application, create_app
 from keelson.service.authentication import BearerTokens
@@ -58,14 +58,12 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
     settings: SchedulerSettings = app.state.settings
     woken = asyncio.Event()
     heartbeats = Heartbeats(settings.node_lost_after_s, longest_s=2 * LOOK_EVERY_S)
-    database_time = DatabaseTime(time.monotonic)
     async with Client(settings.command_url, settings.query_url, settings.token, retry_for_s=RETRY_FOR_S) as client:
         follower = Follower(client.follow_events, woken.set)
         watcher = Watcher(
             client,
             settings.command_url,
             heartbeats=heartbeats,
-            time=database_time,
             monotonic=time.monotonic,
             on_look=woken.set,
         )
@@ -75,10 +73,9 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
             watcher,
             actor,
             heartbeats=heartbeats,
-            time=database_time,
+            patience=Patience(settings.deploy_timeout_s, time.monotonic),
             monotonic=time.monotonic,
             bounds=settings.bounds,
-            deploy_timeout_s=settings.deploy_timeout_s,
             node_lost_after_s=settings.node_lost_after_s,
             woken=woken,
         )

@@ -12,7 +12,7 @@ from keelson.scheduler.domain.rollout import Bounds
 from keelson.scheduler.domain.signs import Signs
 from keelson.scheduler.following import Follower
 from keelson.scheduler.heartbeats import Heartbeats
-from keelson.scheduler.timekeeping import DatabaseTime
+from keelson.scheduler.timekeeping import Patience
 from keelson.scheduler.watching import Watcher
 
 # What comes together is planned for together; and of a large world, no more than a third of the time goes into plans.
@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 class Scheduler:
     """Acts on the world as far as it is known to its end, and never on a part of its history.
 
-    `ready_for` names what it waits for; None while it works.
+    `waits_for` names what it waits for; None while it works.
     """
 
     def __init__(
@@ -39,10 +39,9 @@ class Scheduler:
         actor: Actor,
         *,
         heartbeats: Heartbeats,
-        time: DatabaseTime,
+        patience: Patience,
         monotonic: Callable[[], float],
         bounds: Bounds,
-        deploy_timeout_s: float,
         node_lost_after_s: float,
         woken: asyncio.Event,
     ) -> None:
@@ -50,10 +49,9 @@ class Scheduler:
         self._watcher = watcher
         self._actor = actor
         self._heartbeats = heartbeats
-        self._time = time
+        self._patience = patience
         self._monotonic = monotonic
         self._bounds = bounds
-        self._deploy_timeout_s = deploy_timeout_s
         self._node_lost_after_s = node_lost_after_s
         self._woken = woken
         self._took_s = 0.0
@@ -84,7 +82,6 @@ class Scheduler:
 
     def _step(self, group: asyncio.TaskGroup) -> None:
         world = self._follower.world
-        self._time.learn(world.recorded_at)
         began = self._monotonic()
         made = plan(world, self._bounds, self._signs())
         self._took_s = self._monotonic() - began
@@ -104,12 +101,7 @@ class Scheduler:
         )
 
     def _overdue(self) -> frozenset[str]:
-        """Name the deploys that have come no further for too long, by the database's time."""
-        now, good_since = self._time.now, self._watcher.good_since
-        if now is None or good_since is None or self._monotonic() - good_since < min(GRACE_S, self._deploy_timeout_s):
-            return frozenset()
-        return frozenset(
-            deploy.id
-            for deploy in self._follower.world.deploys.values()
-            if (now - deploy.progressed_at).total_seconds() >= self._deploy_timeout_s
-        )
+        """Name the deploys that have come no further for too long, though they could have."""
+        overdue, good_since = self._patience.overdue(self._follower.world), self._watcher.good_since
+        grace_s = min(GRACE_S, self._patience.timeout_s)
+        return frozenset() if good_since is None or self._monotonic() - good_since < grace_s else overdue

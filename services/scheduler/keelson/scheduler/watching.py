@@ -8,13 +8,14 @@ from typing import NamedTuple
 import aiohttp
 import structlog
 
-from keelson.client import Client, ClientError
+from keelson.client import Client
 from keelson.client.reads.nodes import Node
 from keelson.scheduler.heartbeats import Heartbeats
-from keelson.scheduler.timekeeping import DatabaseTime
 
 LOOK_EVERY_S = 1.0
 LOOK_TIMEOUT_S = 2.0
+# More than one look that fails, less than two: so long without an answer, agents may not have been answered either.
+AWAY_AFTER_S = 5.0
 
 _log = structlog.get_logger()
 
@@ -34,7 +35,10 @@ class Look(NamedTuple):
 
 
 class Watcher:
-    """Looks once a second, at both services; `trouble` says what does not answer, `good_since` since when all does."""
+    """Looks once a second, at both services.
+
+    `trouble` says what does not answer; `good_since` is since when all does, but for less than AWAY_AFTER_S at a time.
+    """
 
     def __init__(
         self,
@@ -42,19 +46,18 @@ class Watcher:
         command_url: str,
         *,
         heartbeats: Heartbeats,
-        time: DatabaseTime,
         monotonic: Callable[[], float],
         on_look: Callable[[], None],
     ) -> None:
         self._client = client
         self._ready_url = f"{command_url.rstrip('/')}/readyz"
         self._heartbeats = heartbeats
-        self._time = time
         self._monotonic = monotonic
         self._on_look = on_look
         self.head: Head | None = None
         self.trouble: str | None = "neither service has answered yet"
         self.good_since: float | None = None
+        self._answered_at: float | None = None
 
     async def run(self) -> None:
         """Look for ever."""
@@ -69,20 +72,25 @@ class Watcher:
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 look = await self._read(session)
-        except (ClientError, aiohttp.ClientError, TimeoutError) as error:
-            if self.trouble is None:
-                _log.warning("services_away", error=str(error) or type(error).__name__)
-            self.trouble, self.good_since = "the services do not answer", None
-            self._heartbeats.failed(self._monotonic())
+        except Exception as error:  # noqa: BLE001 - a page of a proxy's, or whatever else is no answer of theirs
+            self._miss(error)
             return
-        now = self._monotonic()
-        if self.good_since is None:
+        now = self._answered_at = self._monotonic()
+        if self.trouble is not None:
             _log.info("services_answer")
+        if self.good_since is None:
             self.good_since = now
         self.trouble, self.head = None, look.head
         self._heartbeats.looked(now, look.heartbeats)
-        for at in look.heartbeats.values():
-            self._time.learn(at)
+
+    def _miss(self, error: Exception) -> None:
+        if self.trouble is None:
+            _log.warning("services_away", error=str(error) or type(error).__name__)
+        self.trouble = "the services do not answer"
+        now = self._monotonic()
+        if self._answered_at is None or now - self._answered_at >= AWAY_AFTER_S:
+            self.good_since = None
+        self._heartbeats.failed()
 
     async def _read(self, session: aiohttp.ClientSession) -> Look:
         async with session.get(self._ready_url) as response:

@@ -87,7 +87,17 @@ def test_a_node_goes_into_any_state_and_from_any(state: NodeState) -> None:
     before = (*NODE_EXISTS, (NODE, NodeStateChanged(state=other)))
     changed = (NODE, NodeStateChanged(state=state, message="because"))
     given(*before).when(SetNodeState(node_id=NODE, state=state, message="because")).then(changed)
-    given(*before, changed).when(SetNodeState(node_id=NODE, state=state)).then_nothing().answering(node_id=NODE)
+    again = SetNodeState(node_id=NODE, state=state, message="because")
+    given(*before, changed).when(again).then_nothing().answering(node_id=NODE)
+
+
+@pytest.mark.parametrize("message", ["its fan is broken", None])
+def test_of_an_offline_node_it_is_said_anew_why_and_of_no_other(message: str | None) -> None:
+    lost = (*NODE_EXISTS, (NODE, NodeStateChanged(state="offline", message="no heartbeat for 12 s")))
+    taken = (NODE, NodeStateChanged(state="offline", message=message))
+    given(*lost).when(SetNodeState(node_id=NODE, state="offline", message=message)).then(taken)
+    draining = (*NODE_EXISTS, (NODE, NodeStateChanged(state="draining", message="a new kernel")))
+    given(*draining).when(SetNodeState(node_id=NODE, state="draining", message=message)).then_nothing()
 
 
 def test_a_node_that_has_not_enrolled_has_neither_state_nor_capacity() -> None:

@@ -122,9 +122,13 @@ async def enroll_node(tx: Transaction, command: EnrollNode) -> EnrolledResult:
 
 
 async def set_node_state(tx: Transaction, command: SetNodeState) -> NodeResult:
-    """Change its state, unless that is its state."""
+    """Change its state, unless that is its state; of one that is offline also why, even to nothing.
+
+    Why tells whether it is lost, and back as soon as it is heard, or was taken away by a person who then says so again.
+    """
     node = await _get_enrolled(tx, command.node_id)
-    if node.state.state != command.state:
+    is_why = command.state == "offline" and node.state.message != command.message
+    if node.state.state != command.state or is_why:
         tx.append(node, NodeStateChanged(state=command.state, message=command.message))
     return NodeResult(node.id)
 

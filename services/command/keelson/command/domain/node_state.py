@@ -25,6 +25,7 @@ class Node(State, frozen=True, kw_only=True):
 
     access: NodeAccess
     state: NodeState | None = None
+    message: str | None = None
     cpu_millis: int = 0
     memory_bytes: int = 0
 
@@ -43,8 +44,8 @@ class Node(State, frozen=True, kw_only=True):
             case Node(), NodeEnrolled(cpu_millis=cpu_millis, memory_bytes=memory_bytes):
                 capacity = {"cpu_millis": cpu_millis, "memory_bytes": memory_bytes}
                 return replace(state, access=access, state="active", **capacity)
-            case Node(), NodeStateChanged(state=new):
-                return replace(state, state=new)
+            case Node(), NodeStateChanged(state=new, message=message):
+                return replace(state, state=new, message=message)
             case Node(), NodeCapacitySet(cpu_millis=cpu_millis, memory_bytes=memory_bytes):
                 return replace(state, cpu_millis=cpu_millis, memory_bytes=memory_bytes)
             case Node(), NodeRemoved():

@@ -1,7 +1,8 @@
 """What a plan is made of: each action is one command, or one bundle, with its reason and the event that caused it.
 
-Whatever a decision rests on and another could have changed meanwhile is guarded by the seq that it was seen at, so that
-of two schedulers, or of one that is behind, none does what is not right any more.
+What must go on serving, a node that is lost or found, a deploy: each is guarded by the seq that it was seen at, so that
+of two schedulers, or of one that is behind, none changes it by what it knew of before. What an environment declares is
+not: one that has not seen yet that more are wanted again drains by the fewer that it saw, and then places them anew.
 """
 
 from typing import Literal, NamedTuple
@@ -50,9 +51,10 @@ class Drain(Action, frozen=True, kw_only=True):
 
 
 class EndLost(Action, frozen=True, kw_only=True):
-    """Count instances for stopped, as long as their node is as it was seen: offline."""
+    """Count instances for stopped, as long as their node is as it was seen: offline, with this message."""
 
     node: Seen
+    message: str | None
     instance_ids: tuple[str, ...]
 
 

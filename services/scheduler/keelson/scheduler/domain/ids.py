@@ -8,10 +8,11 @@ _DIGITS = 26
 
 
 def instance_id(env_id: str, process: str, number: int) -> str:
-    """Give the id of the instance that is the `number`-th ever allocated of a process, counted from 1.
+    """Give the id of a process's instance by its number, counted from 1; the next one has the first that is free.
 
-    An id is taken once. So an allocation under it is a compare-and-set on how many there have been: it succeeds only
-    if whoever planned it had seen all before it, and of two who plan the same one alone does.
+    An id is taken once. So an allocation under the next one is a compare-and-set on which have been taken: it succeeds
+    only if whoever planned it had seen all before it, and of two who plan the same one alone does. A number is free
+    before one that is taken only where a failover lost its allocation, and the later one was sent again.
     """
     digest = hashlib.sha256(f"{env_id}/{process}/{number}".encode()).digest()
     value = int.from_bytes(digest[:16])

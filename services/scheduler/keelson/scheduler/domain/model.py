@@ -87,13 +87,15 @@ class Instance(msgspec.Struct, kw_only=True):
 class Workload(msgspec.Struct, kw_only=True):
     """A process of an environment: its instances that have not stopped, in the order in which they were allocated.
 
-    `allocated` counts all that ever were; `moved` is the position of the last event that concerned it.
+    `next` is the first number under which no instance was ever allocated; `ahead` are the ids of those beyond it, and
+    of those that were allocated by hand, under no number. `moved` is the position of the last event that concerned it.
     """
 
     env_id: str
     process: str
     moved: int
-    allocated: int = 0
+    next: int = 1
+    ahead: set[str] = set()
     instances: dict[str, Instance] = {}
 
 
@@ -117,7 +119,7 @@ class Env(msgspec.Struct, kw_only=True):
 
 
 class Deploy(msgspec.Struct, kw_only=True):
-    """A deploy that is open; `progressed_at` is when it last came nearer to its end.
+    """A deploy that is open; at the position `progressed`, `progressed_at` by the database, it came nearer to its end.
 
     That is: it got its status, or an instance of its release was allocated, or was ready for the first time. What fails
     and starts again is no progress.
@@ -127,6 +129,7 @@ class Deploy(msgspec.Struct, kw_only=True):
     env_id: str
     seq: int
     moved: int
+    progressed: int
     progressed_at: datetime
     status: DeployStatus
     release_id: str

@@ -8,6 +8,9 @@ from keelson.scheduler.domain.model import LOST, Node
 from keelson.scheduler.domain.signs import Signs
 from keelson.scheduler.domain.world import World
 
+# A reason of the API has so many characters.
+MAX_REASON = 500
+
 # A node that is disabled takes nothing and keeps what it has; nobody waits for its heartbeats.
 _WATCHED = ("active", "draining")
 
@@ -16,7 +19,7 @@ def watch(world: World, signs: Signs) -> Iterator[SetNodeState]:
     """Say which nodes are lost, and which are there again, as they were before.
 
     When all have fallen silent at once, it is the way to them that is broken, and there would be nowhere to go: then
-    none is lost.
+    none is lost. So a node is lost only while another one is heard.
     """
     for node_id, node in sorted(world.nodes.items()):
         if node.was_lost and node_id in signs.heard:
@@ -40,10 +43,17 @@ def end_lost(world: World, returning: Collection[str]) -> Iterator[EndLost]:
         node = world.nodes[node_id]
         yield EndLost(
             node=Seen(node.id, node.seq),
+            message=node.message,
             instance_ids=tuple(ids[: MAX_PARTS - 1]),
-            reason=f"node {node.id} is offline: {node.message or 'no message'}"[:500],
+            reason=_in_one_line(f"node {node.id} is offline: {node.message or 'no message'}"),
             cause=node.moved,
         )
+
+
+def _in_one_line(text: str) -> str:
+    """Give text as a reason may be, which is a header: whoever set a node's state may have written anything."""
+    printable = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(printable.split())[:MAX_REASON]
 
 
 def _set(node: Node, state: NodeState, message: str) -> SetNodeState:

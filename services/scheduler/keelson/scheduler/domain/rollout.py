@@ -5,6 +5,7 @@ away. Wanted are so many of the present revision; what is not that is outdated, 
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import count, islice
 from typing import NamedTuple
 
 import msgspec
@@ -136,13 +137,13 @@ def _allocate(
     process = world.envs[workload.env_id].processes[workload.process]
     spread = Spread(world, standing.current)
     allocated: list[Allocate] = []
-    for number in range(min(missing, MAX_ALLOCATED)):
+    for number, free_id in enumerate(islice(_free_ids(workload), min(missing, MAX_ALLOCATED))):
         node = room.place(process.memory_bytes, spread)
         if node is None:
             return allocated, missing - number
         allocated.append(
             Allocate(
-                instance_id=instance_id(workload.env_id, workload.process, workload.allocated + number + 1),
+                instance_id=free_id,
                 env_id=workload.env_id,
                 process=workload.process,
                 node_id=node.id,
@@ -151,6 +152,12 @@ def _allocate(
             )
         )
     return allocated, 0
+
+
+def _free_ids(workload: Workload) -> Iterator[str]:
+    """Give the ids that the next instances are to have."""
+    ids = (instance_id(workload.env_id, workload.process, number) for number in count(workload.next))
+    return (each for each in ids if each not in workload.ahead)
 
 
 def _tally(standing: Standing) -> str:

@@ -6,8 +6,8 @@ import msgspec
 class Signs(msgspec.Struct, frozen=True, kw_only=True):
     """What was noticed, by ids.
 
-    `silent` nodes have sent no heartbeat for `silent_s`, `heard` ones have; `refusing` nodes had no room after all;
-    `overdue` deploys have come no further for too long.
+    `silent` nodes have sent no heartbeat for `silent_s`, `heard` ones did just now, as far as there is a way to them;
+    `refusing` nodes had no room after all; `overdue` deploys have come no further for too long.
     """
 
     silent: frozenset[str] = frozenset()

@@ -19,6 +19,7 @@ from keelson.events.instance import (
 from keelson.events.node import NodeCapacitySet, NodeEnrolled, NodeEnrollmentCreated, NodeRemoved, NodeStateChanged
 from keelson.events.release import ReleaseCreated
 from keelson.events.secret import SecretDeleted, SecretVersionSet
+from keelson.scheduler.domain.ids import instance_id
 from keelson.scheduler.domain.model import Deploy, Env, Fact, Instance, Node, Revision, Workload
 
 
@@ -97,13 +98,13 @@ class World:
                 instance.failure = report
             case "ready" if not instance.has_served:
                 instance.has_served = True
-                self._progress(workload, instance.revision.release_id, fact.recorded_at)
+                self._progress(workload, instance.revision.release_id, fact)
 
-    def _progress(self, workload: Workload, release_id: str, at: datetime) -> None:
+    def _progress(self, workload: Workload, release_id: str, fact: Fact) -> None:
         env = self.envs.get(workload.env_id)
         deploy = self.deploys.get(env.deploy_id or "") if env else None
         if deploy is not None and deploy.release_id == release_id:
-            deploy.progressed_at = at
+            deploy.progressed, deploy.progressed_at = fact.position, fact.recorded_at
 
     def _allocate(self, fact: Fact, event: InstanceAllocated) -> None:
         workload = self._workload(str(fact.env_id), event.process, fact.position)
@@ -115,11 +116,11 @@ class World:
             release_number=event.release_number,
             memory_bytes=event.spec.memory_bytes,
         )
-        workload.allocated += 1
+        _count(workload, instance.id)
         workload.instances[instance.id] = instance
         self._of[instance.id] = workload
         self._hold(instance, instance.memory_bytes)
-        self._progress(workload, event.release_id, fact.recorded_at)
+        self._progress(workload, event.release_id, fact)
 
     def _hold(self, instance: Instance, change_bytes: int) -> None:
         node = self.nodes.get(instance.node_id)
@@ -139,6 +140,7 @@ class World:
                 env_id=str(fact.env_id),
                 seq=fact.seq,
                 moved=fact.position,
+                progressed=fact.position,
                 progressed_at=fact.recorded_at,
                 status="queued",
                 release_id=event.release_id,
@@ -147,7 +149,7 @@ class World:
             return
         deploy = self.deploys[fact.aggregate_id]
         deploy.seq, deploy.moved, deploy.status = fact.seq, fact.position, event.status
-        deploy.progressed_at = fact.recorded_at
+        deploy.progressed, deploy.progressed_at = fact.position, fact.recorded_at
         env = self.envs.get(deploy.env_id)
         if event.status == "failed" and env is not None and env.deploy_id == deploy.id:
             env.paused = True
@@ -224,3 +226,11 @@ class World:
         }
         for name in {*env.processes, *self.workloads_of(env.id)}:
             self._workload(env.id, name, position)
+
+
+def _count(workload: Workload, allocated_id: str) -> None:
+    """Note that an id is taken; the first number that is not is the next."""
+    workload.ahead.add(allocated_id)
+    while (following := instance_id(workload.env_id, workload.process, workload.next)) in workload.ahead:
+        workload.ahead.remove(following)
+        workload.next += 1
