@@ -19,6 +19,7 @@ from keelson.events.node import NodeEnrollmentCreated, NodeRemoved
 from keelson.events.route import RouteCreated
 from keelson.query.desired.snapshots import Snapshots
 from keelson.query.desired.watching import Watching
+from keelson.query.feed.follower import Follower
 from keelson.query.reads import View
 from support.cast import enroll
 from support.command_world import open_world as open_commands
@@ -410,6 +411,67 @@ async def test_a_long_poll_ends_with_what_there_is(world: World, reader: Reader)
     answer = await reader.get(PATH, wait=1, after=world.head)
     assert (answer.status, answer.body["version"]) == (200, world.head)
     assert 0.9 < monotonic() - began < 5
+
+
+async def deafen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the log arrive in the replica no more."""
+    is_deaf, never = asyncio.Event(), asyncio.Event()
+
+    async def look(_: Follower) -> None:
+        is_deaf.set()
+        await never.wait()
+
+    monkeypatch.setattr(Follower, "look", look)
+    await asyncio.wait_for(is_deaf.wait(), 10)
+
+
+async def test_a_held_read_reflects_its_min_position_where_the_log_has_not_arrived_yet(
+    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch, statements: list[set[str]]
+) -> None:
+    """The view may be ahead of what the replica heard of, and what others were told behind the view."""
+    await place(world, 1)
+    version = world.head
+    await world.project()
+    async with streamed(reader.url, TOKEN, PATH) as stream:  # so that what was read is kept
+        await told(stream)
+        await deafen(monkeypatch)
+        await place(world, 2, node=OTHER_NODE)
+        await world.project()
+        held: tuple[dict[str, Any], ...] = ({"wait": 20}, {"after": version}, {"wait": 1, "after": version})
+        for asked in held:
+            statements.clear()
+            answer = await reader.get(PATH, min_position=world.head, **asked)
+            assert (answer.status, answer.body["version"], answer.body["position"]) == (200, version, world.head)
+            assert len(statements) <= 1
+            await world.append((APP, AppRenamed(name=f"store-{world.head}")))
+            await world.project()
+
+
+async def test_a_held_read_waits_on_for_the_view_that_its_min_position_was_not_in(
+    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place(world, 1)
+    version = world.head
+    await world.project()
+    await deafen(monkeypatch)
+    await place(world, 2)
+    waiting = asyncio.create_task(
+        reader.get(PATH, wait=20, after=version, min_position=world.head, headers={"Prefer": "wait=0"})
+    )
+    await eventually(lambda: reader.app.state.feed.streams == 1)
+    await world.project()
+    answer = await asyncio.wait_for(waiting, 15)
+    assert (answer.status, answer.body["version"], answer.body["position"]) == (200, world.head, world.head)
+
+
+async def test_a_held_read_of_a_node_that_the_view_has_not_yet_says_so(world: World, reader: Reader) -> None:
+    node = make_id("node", 10)
+    await add_node(world, node)
+    path, at_once = f"/v1/nodes/{node}/desired", {"Prefer": "wait=0"}
+    plain = await reader.get(path, min_position=world.head, headers=at_once)
+    held = await reader.get(path, min_position=world.head, headers=at_once, wait=1)
+    for answer in (plain, held):
+        assert (answer.status, answer.code) == (504, "not_yet")
 
 
 # ---- places ----

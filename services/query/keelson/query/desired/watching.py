@@ -61,17 +61,21 @@ class Watching:
         self.epoch = ""
         self.reading: Reading
 
-    async def begin(self, subscription: Subscription, after: Place | None) -> None:
-        """Take a first look. Raises Problem for a place of another epoch or beyond the head, and what is not there."""
+    async def begin(self, subscription: Subscription, after: Place | None, at_least: int = 0) -> None:
+        """Take a first look, and want what the position `at_least` has.
+
+        Raises Problem for a place of another epoch or beyond the head, and for what is not there.
+        """
         self._subscription = subscription
         self.epoch = await self._feed.require_begun()
         await self._require_within(after)
         self._board = self._subject.snapshots.board(self.epoch, self._subject.key, self._subject.reach)
-        self.reading = await self._board.read(self._hub.end)
+        # A client may know of a position before the log has arrived there in this replica.
+        self.reading = await self._board.read(max(self._hub.end, at_least))
         self._heard = self.reading.position
-        if after is not None:
-            self._want(after.position, after.position)  # the client may know more than the view does
-        if self.reading.snapshot is None:
+        known = at_least if after is None else max(at_least, after.position)
+        self._want(known, known)  # it may know more than the view does
+        if self.reading.snapshot is None and self.reading.position >= at_least:
             headers = {"Keelson-Position": str(self.reading.position)}
             raise Problem("not_found", "There is none with this id", headers=headers)
 
