@@ -46,6 +46,14 @@ MUTANTS = (
     ),
     Mutant(
         "F29",
+        "what a node kept is believed by its version",
+        _READERS,
+        "        self._digest = digest\n",
+        "        self._digest: str | None = None\n",
+        ("unit/client/test_stream_desired.py::test_f29_what_the_node_kept_is_not_confirmed_by_another_digest",),
+    ),
+    Mutant(
+        "F29",
         "the first look at a view is taken for the head of the log",
         _WATCHING,
         "        self._heard = self.reading.position\n",

@@ -165,15 +165,18 @@ class Client(Commands, Reads):
                 if stop_on_resync and isinstance(item, Resync):
                     return
 
-    def follow_desired(self, node_id: str, known: str | None = None) -> AsyncGenerator[DesiredItem, None]:
+    def follow_desired(
+        self, node_id: str, known: str | None = None, digest: str | None = None
+    ) -> AsyncGenerator[DesiredItem, None]:
         """Follow what a node should be doing, for ever: each version that is new, and that the last one still stands.
 
-        `known` is the cursor of what the node has already, which is then not given again. A snapshot is all there is,
-        its digest verified; versions grow, but in another epoch, whose first snapshot is always given. Raises as
-        `follow_events` does, and is closed as it.
+        `known` is the cursor of what the node has already, which is then not given again; with its `digest` it is if
+        the version says something else by now, as after a rebuild of the view. A snapshot is all there is, its digest
+        verified; versions grow, but in another epoch, whose first snapshot is always given. Raises as `follow_events`
+        does, and is closed as it.
         """
         url = f"{self._query_url}/v1/nodes/{segment(node_id)}/desired"
-        return follow(self._transport, url, {}, DesiredReader(known), self._stream_times)
+        return follow(self._transport, url, {}, DesiredReader(known, digest), self._stream_times)
 
     async def _post(
         self, path: str, body: object, reason: str | None, if_match: int | None, options: Options
