@@ -103,7 +103,11 @@ class Client(Commands, Reads):
         wait_s: int | None = None,
         **params: Param,
     ) -> Response:
-        """Get a path of the query service; parameters that are None are left out, `wait_s` bounds `min_position`."""
+        """Get a path of the query service; parameters that are None are left out.
+
+        `wait_s` bounds `min_position`; the parameter `wait` holds the answer back, where a path knows it. Both are
+        waited for.
+        """
         return await self.read_path(path, params, headers=headers, wait_s=wait_s)
 
     async def read_path(
@@ -120,7 +124,7 @@ class Client(Commands, Reads):
             f"{self._query_url}{path}",
             headers={**_prefer(wait_s), **(headers or {})},
             params={name: text_of(value) for name, value in params.items() if value is not None},
-            wait_s=wait_s or 0,
+            wait_s=(wait_s or 0) + _held_s(params),
         )
         return await self._transport.send(request)
 
@@ -207,6 +211,12 @@ def _command_headers(reason: str | None, if_match: int | None, options: Options)
 
 def _prefer(wait_s: int | None) -> dict[str, str]:
     return {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
+
+
+def _held_s(params: Mapping[str, Param]) -> int:
+    """Give the seconds for which an answer is held back as its `wait` asks; what is no number the service refuses."""
+    wait = text_of(params.get("wait"))
+    return int(wait) if wait.isdecimal() else 0
 
 
 def _with_epoch(response: Response) -> dict[str, Any]:
