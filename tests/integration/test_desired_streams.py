@@ -336,8 +336,9 @@ async def test_many_nodes_that_change_at_once_share_a_statement(
     try:
         await asyncio.gather(*(told(stream) for stream in opened))
         statements.clear()
-        for number, node in enumerate(nodes, start=100):
-            await place(world, number, node=node)
+        async with world.owner.transaction():
+            for number, node in enumerate(nodes, start=100):
+                await place(world, number, node=node)
         await eventually(lambda: reader.app.state.feed.hub.end == world.head)
         await world.project()
         told_all = await asyncio.gather(*(told(stream) for stream in opened))
