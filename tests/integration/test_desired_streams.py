@@ -19,6 +19,7 @@ from keelson.events.node import NodeEnrollmentCreated, NodeRemoved
 from keelson.events.route import RouteCreated
 from keelson.query.desired.snapshots import Snapshots
 from keelson.query.desired.watching import Watching
+from keelson.query.feed.follower import Follower
 from keelson.query.reads import View
 from support.cast import enroll
 from support.command_world import open_world as open_commands
@@ -170,26 +171,32 @@ async def test_the_view_is_waited_for_before_a_change_is_told(world: World, read
         assert ids_of(await told(stream)) == [first, second]
 
 
-async def catches_up(world: World, reader: Reader) -> bool:
-    """Whether a change is told that the log had and the view had not when the stream began."""
-    instance = await place(world, 1)
-    await eventually(lambda: reader.app.state.feed.hub.end == world.head)
-    async with streamed(reader.url, TOKEN, PATH) as stream:
-        snapshot = await told(stream)
-        assert snapshot.data["items"] == []
-        await world.project()
-        try:
-            return ids_of(await stream.next("event", timeout_s=1.0)) == [instance]
-        except TimeoutError:
-            return False
+async def catches_up(world: World, database: Database) -> bool:
+    """Whether a change is told that the log had and the view had not when the stream began.
+
+    One that is missed is told of too: a bookmark says that there is none up to a position that is beyond it.
+    """
+    async with served(database, feed_bookmark_interval_s=0.05) as reader:
+        instance = await place(world, 1)
+        await eventually(lambda: reader.app.state.feed.hub.end == world.head)
+        async with asyncio.timeout(30), streamed(reader.url, TOKEN, PATH) as stream:
+            snapshot = await told(stream)
+            assert snapshot.data["items"] == []
+            await world.project()
+            while True:
+                frame = await stream.next("event", "bookmark")
+                if frame.kind == "event":
+                    return ids_of(frame) == [instance]
+                if frame.position >= world.head:
+                    return False
 
 
-async def test_a_change_between_the_first_look_and_the_first_event_is_told(world: World, reader: Reader) -> None:
-    assert await catches_up(world, reader)
+async def test_a_change_between_the_first_look_and_the_first_event_is_told(world: World, database: Database) -> None:
+    assert await catches_up(world, database)
 
 
 async def test_planted_a_stream_that_takes_its_first_look_for_the_head_misses_a_change(
-    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = Watching.begin
 
@@ -198,7 +205,7 @@ async def test_planted_a_stream_that_takes_its_first_look_for_the_head_misses_a_
         self._heard = self._hub.end
 
     monkeypatch.setattr(Watching, "begin", begin_at_the_head)
-    assert not await catches_up(world, reader)
+    assert not await catches_up(world, database)
 
 
 async def follow(items: AsyncGenerator[DesiredItem, None], last: int) -> list[DesiredItem]:
@@ -329,8 +336,9 @@ async def test_many_nodes_that_change_at_once_share_a_statement(
     try:
         await asyncio.gather(*(told(stream) for stream in opened))
         statements.clear()
-        for number, node in enumerate(nodes, start=100):
-            await place(world, number, node=node)
+        async with world.owner.transaction():
+            for number, node in enumerate(nodes, start=100):
+                await place(world, number, node=node)
         await eventually(lambda: reader.app.state.feed.hub.end == world.head)
         await world.project()
         told_all = await asyncio.gather(*(told(stream) for stream in opened))
@@ -410,6 +418,67 @@ async def test_a_long_poll_ends_with_what_there_is(world: World, reader: Reader)
     answer = await reader.get(PATH, wait=1, after=world.head)
     assert (answer.status, answer.body["version"]) == (200, world.head)
     assert 0.9 < monotonic() - began < 5
+
+
+async def deafen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the log arrive in the replica no more."""
+    is_deaf, never = asyncio.Event(), asyncio.Event()
+
+    async def look(_: Follower) -> None:
+        is_deaf.set()
+        await never.wait()
+
+    monkeypatch.setattr(Follower, "look", look)
+    await asyncio.wait_for(is_deaf.wait(), 10)
+
+
+async def test_a_held_read_reflects_its_min_position_where_the_log_has_not_arrived_yet(
+    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch, statements: list[set[str]]
+) -> None:
+    """The view may be ahead of what the replica heard of, and what others were told behind the view."""
+    await place(world, 1)
+    version = world.head
+    await world.project()
+    async with streamed(reader.url, TOKEN, PATH) as stream:  # so that what was read is kept
+        await told(stream)
+        await deafen(monkeypatch)
+        await place(world, 2, node=OTHER_NODE)
+        await world.project()
+        held: tuple[dict[str, Any], ...] = ({"wait": 20}, {"after": version}, {"wait": 1, "after": version})
+        for asked in held:
+            statements.clear()
+            answer = await reader.get(PATH, min_position=world.head, **asked)
+            assert (answer.status, answer.body["version"], answer.body["position"]) == (200, version, world.head)
+            assert len(statements) <= 1
+            await world.append((APP, AppRenamed(name=f"store-{world.head}")))
+            await world.project()
+
+
+async def test_a_held_read_waits_on_for_the_view_that_its_min_position_was_not_in(
+    world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place(world, 1)
+    version = world.head
+    await world.project()
+    await deafen(monkeypatch)
+    await place(world, 2)
+    waiting = asyncio.create_task(
+        reader.get(PATH, wait=20, after=version, min_position=world.head, headers={"Prefer": "wait=0"})
+    )
+    await eventually(lambda: reader.app.state.feed.streams == 1)
+    await world.project()
+    answer = await asyncio.wait_for(waiting, 15)
+    assert (answer.status, answer.body["version"], answer.body["position"]) == (200, world.head, world.head)
+
+
+async def test_a_held_read_of_a_node_that_the_view_has_not_yet_says_so(world: World, reader: Reader) -> None:
+    node = make_id("node", 10)
+    await add_node(world, node)
+    path, at_once = f"/v1/nodes/{node}/desired", {"Prefer": "wait=0"}
+    plain = await reader.get(path, min_position=world.head, headers=at_once)
+    held = await reader.get(path, min_position=world.head, headers=at_once, wait=1)
+    for answer in (plain, held):
+        assert (answer.status, answer.code) == (504, "not_yet")
 
 
 # ---- places ----

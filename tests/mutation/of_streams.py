@@ -8,6 +8,7 @@ _TRANSPORT = "libs/client/keelson/client/transport.py"
 _WATCHING = "services/query/keelson/query/desired/watching.py"
 
 _DESIRED = "integration/test_desired_streams.py"
+_LAGGING = "unit/query/test_desired.py"
 _STREAM = "unit/client/test_stream.py"
 
 MUTANTS = (
@@ -45,6 +46,14 @@ MUTANTS = (
     ),
     Mutant(
         "F29",
+        "what a node kept is believed by its version",
+        _READERS,
+        "        self._digest = digest\n",
+        "        self._digest: str | None = None\n",
+        ("unit/client/test_stream_desired.py::test_f29_what_the_node_kept_is_not_confirmed_by_another_digest",),
+    ),
+    Mutant(
+        "F29",
         "the first look at a view is taken for the head of the log",
         _WATCHING,
         "        self._heard = self.reading.position\n",
@@ -55,9 +64,25 @@ MUTANTS = (
         "F29",
         "what was read before a change is read for it",
         _WATCHING,
-        "self.reading = await self._board.read(self._wanted)",
-        "self.reading = await self._board.read(0)",
+        "reading = await self._board.read(self._next)",
+        "reading = await self._board.read(0)",
         (f"{_DESIRED}::test_the_view_is_waited_for_before_a_change_is_told",),
+    ),
+    Mutant(
+        "F29",
+        "what is waited for runs on ahead of a view that lags",
+        _WATCHING,
+        "        if self.is_current:\n            self._next = first\n",
+        "        self._next = last\n",
+        (f"{_LAGGING}::test_f29_a_view_that_lags_is_told_as_it_goes_on_while_more_comes",),
+    ),
+    Mutant(
+        "F29",
+        "a view that is not where it was said to be is told as if it were",
+        _WATCHING,
+        "        if reading.position < self._next:\n",
+        "        if reading.position < 0:\n",
+        (f"{_LAGGING}::test_f29_a_client_that_knows_more_than_the_view_is_told_nothing_older",),
     ),
     Mutant(
         "F30",

@@ -34,6 +34,7 @@ class ControlPlane:
 
     says: "asyncio.Queue[Desired | Confirmed | Exception]" = field(default_factory=asyncio.Queue)
     known: list[str | None] = field(default_factory=list)
+    digests: list[str | None] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     beats: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
 
@@ -42,10 +43,13 @@ class ControlPlane:
         """Where heartbeats go."""
         return self
 
-    async def follow_desired(self, node_id: str, known: str | None = None) -> AsyncGenerator[Any, None]:
+    async def follow_desired(
+        self, node_id: str, known: str | None = None, digest: str | None = None
+    ) -> AsyncGenerator[Any, None]:
         """Say what is said."""
         assert node_id == "node_1"
         self.known.append(known)
+        self.digests.append(digest)
         while True:
             said = await self.says.get()
             if isinstance(said, Exception):
@@ -155,6 +159,7 @@ async def test_without_the_control_plane_it_goes_on_with_what_it_knows_also_anew
     async with node.agent() as control_plane:
         await eventually(lambda: node.running == {ONE, TWO})
         await eventually(lambda: ("abc-6") in control_plane.known)
+        assert control_plane.digests == ["digest of 6"]
         assert node.driver.starts == 3
         await eventually(lambda: (ONE, "ready") in control_plane.told)
         assert (ONE, "booting") not in control_plane.told
@@ -182,6 +187,7 @@ async def test_a_node_that_is_turned_away_goes_on_and_asks_again(status: int, mo
         refusal = ProblemError(status=status, code="unauthenticated", detail="", body={}, retry_after_s=None)
         control_plane.says.put_nowait(refusal)
         await eventually(lambda: control_plane.known == [None, "abc-6"])
+        assert control_plane.digests == [None, "digest of 6"]
         assert node.running == {ONE}
         control_plane.says.put_nowait(snapshot(7, wanted(1), wanted(2)))
         await eventually(lambda: node.running == {ONE, TWO})

@@ -185,6 +185,31 @@ async def test_a_get_says_its_parameters_and_leaves_out_those_that_are_none() ->
     assert (response.status, response.position, response.body) == (200, 41, {"items": []})
 
 
+@pytest.mark.parametrize("wait", [20, "20"])
+async def test_an_answer_that_is_held_back_as_was_asked_is_waited_for(wait: int | str) -> None:
+    """Longer than what an attempt may take by itself: it is neither cut nor asked for again."""
+
+    async def hold(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return await answering({"version": 7})(request)
+
+    server = Server(hold)
+    async with server.client(timeout_s=0.05) as client:
+        response = await client.get("/v1/nodes/node_1/desired", after="e1-5", wait=wait)
+
+    assert [request.path_qs for request in server.requests] == ["/v1/nodes/node_1/desired?after=e1-5&wait=20"]
+    assert response.body == {"version": 7}
+
+
+async def test_a_wait_that_is_no_number_is_for_the_service_to_refuse() -> None:
+    server = Server(refusing(400, "invalid"))
+    async with server.client() as client:
+        with pytest.raises(ProblemError, match="400 invalid"):
+            await client.get("/v1/edge/desired", wait="soon")
+
+    assert len(server.requests) == 1
+
+
 async def test_not_modified_is_an_answer_without_a_body() -> None:
     async def reply(_: web.Request) -> web.StreamResponse:
         return web.Response(status=304, headers={"Keelson-Position": "41"})

@@ -21,11 +21,13 @@ from unit.client.streaming import (
 from unit.client.test_stream import take
 
 
-async def followed(*answers: Answer, last: int, known: str | None = None) -> tuple[StreamServer, list[DesiredItem]]:
+async def followed(
+    *answers: Answer, last: int, known: str | None = None, digest: str | None = None
+) -> tuple[StreamServer, list[DesiredItem]]:
     """Follow until version `last` is given or confirmed."""
     server = StreamServer(*answers)
     async with server.client() as client:
-        items = await take(client.follow_desired("node_1", known), lambda each: each.version == last)
+        items = await take(client.follow_desired("node_1", known, digest), lambda each: each.version == last)
     return server, items
 
 
@@ -115,6 +117,29 @@ async def test_what_the_node_knew_is_not_confirmed_by_a_later_version() -> None:
 
     assert versions(items) == [9]
     assert [asked.last_event_id for asked in server.asked] == ["e1-7", None]
+
+
+@pytest.mark.parametrize("version", [7, 9])
+async def test_f29_what_the_node_kept_is_not_confirmed_by_another_digest(version: int) -> None:
+    """The view may have been rebuilt meanwhile, and have more in it under the same version."""
+    rebuilt = streaming(snapshot(version, "i1", "i2"))
+    kept = digest_of([instance("i1")])
+    server, items = await followed(
+        streaming(confirmation(version, "i1", "i2")), rebuilt, last=version, known="e1-7", digest=kept
+    )
+    assert versions(items) == [version]
+    assert len(items) == 1
+    assert [asked.last_event_id for asked in server.asked] == ["e1-7", None]
+
+
+@pytest.mark.parametrize("version", [7, 9])
+async def test_what_the_node_kept_is_confirmed_by_its_digest_and_not_given_again(version: int) -> None:
+    first = streaming(snapshot(7, "i1"), confirmation(version, "i1"), ends=True)
+    server, items = await followed(
+        first, streaming(snapshot(10)), last=10, known="e1-7", digest=digest_of([instance("i1")])
+    )
+    assert [(type(each), each.version) for each in items] == [(Confirmed, version), (Desired, 10)]
+    assert server.asked[1].last_event_id == f"e1-{version}"
 
 
 async def test_a_confirmation_before_anything_was_given_is_not_believed() -> None:

@@ -144,6 +144,21 @@ async def test_one_row_is_typed() -> None:
     assert row.created_at == datetime(2026, 11, 22, 21, 32, 29, 432217, UTC)
 
 
+async def test_desired_state_is_read_once_it_is_another_version() -> None:
+    told = {"version": 7, "digest": "d", "items": [], "position": 9}
+    server = Server(answering(told))
+    async with server.client() as client:
+        node = await client.nodes.desired("node_1", min_position=6, after="e1-5", wait=20, wait_s=3)
+        edges = await client.edge.desired(after=5, wait=20)
+
+    assert [each.path_qs for each in server.requests] == [
+        "/v1/nodes/node_1/desired?min_position=6&after=e1-5&wait=20",
+        "/v1/edge/desired?after=5&wait=20",
+    ]
+    assert server.sent("Prefer") == ["wait=3", None]
+    assert (node.version, node.position, edges.version) == (7, 9, 7)
+
+
 async def test_what_is_posted_and_is_no_command_is_a_method_beside_the_reads() -> None:
     server = Server(answering({"node_id": "node_1"}))
     async with server.client() as client:

@@ -104,7 +104,11 @@ class Client(Commands, Reads):
         wait_s: int | None = None,
         **params: Param,
     ) -> Response:
-        """Get a path of the query service; parameters that are None are left out, `wait_s` bounds `min_position`."""
+        """Get a path of the query service; parameters that are None are left out.
+
+        `wait_s` bounds `min_position`; the parameter `wait` holds the answer back, where a path knows it. Both are
+        waited for.
+        """
         return await self.read_path(path, params, headers=headers, wait_s=wait_s)
 
     async def read_path(
@@ -121,7 +125,7 @@ class Client(Commands, Reads):
             f"{self._query_url}{path}",
             headers={**_prefer(wait_s), **(headers or {})},
             params={name: text_of(value) for name, value in params.items() if value is not None},
-            wait_s=wait_s or 0,
+            wait_s=(wait_s or 0) + _held_s(params),
         )
         return await self._transport.send(request)
 
@@ -166,15 +170,18 @@ class Client(Commands, Reads):
                 if stop_on_resync and isinstance(item, Resync):
                     return
 
-    def follow_desired(self, node_id: str, known: str | None = None) -> AsyncGenerator[DesiredItem, None]:
+    def follow_desired(
+        self, node_id: str, known: str | None = None, digest: str | None = None
+    ) -> AsyncGenerator[DesiredItem, None]:
         """Follow what a node should be doing, for ever: each version that is new, and that the last one still stands.
 
-        `known` is the cursor of what the node has already, which is then not given again. A snapshot is all there is,
-        its digest verified; versions grow, but in another epoch, whose first snapshot is always given. Raises as
-        `follow_events` does, and is closed as it.
+        `known` is the cursor of what the node has already, which is then not given again; with its `digest` it is if
+        the version says something else by now, as after a rebuild of the view. A snapshot is all there is, its digest
+        verified; versions grow, but in another epoch, whose first snapshot is always given. Raises as `follow_events`
+        does, and is closed as it.
         """
         url = f"{self._query_url}/v1/nodes/{segment(node_id)}/desired"
-        return follow(self._transport, url, {}, DesiredReader(known), self._stream_times)
+        return follow(self._transport, url, {}, DesiredReader(known, digest), self._stream_times)
 
     async def _post(
         self, path: str, body: object, reason: str | None, if_match: int | None, options: Options
@@ -205,6 +212,12 @@ def _command_headers(reason: str | None, if_match: int | None, options: Options)
 
 def _prefer(wait_s: int | None) -> dict[str, str]:
     return {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
+
+
+def _held_s(params: Mapping[str, Param]) -> int:
+    """Give the seconds for which an answer is held back as its `wait` asks; what is no number the service refuses."""
+    wait = text_of(params.get("wait"))
+    return int(wait) if wait.isdecimal() else 0
 
 
 def _with_epoch(response: Response) -> dict[str, Any]:

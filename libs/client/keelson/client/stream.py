@@ -196,11 +196,14 @@ class FeedReader:
 class DesiredReader:
     """Makes of frames what a node should be doing: each version once, its digest verified, never an older one."""
 
-    def __init__(self, known: str | None) -> None:
-        """Go on from the cursor of what the node knows; None if it knows nothing."""
+    def __init__(self, known: str | None, digest: str | None = None) -> None:
+        """Go on from the cursor of what the node knows, and its digest if that is known; None if it knows nothing.
+
+        Without the digest it is believed that what the node knows is what its version says.
+        """
         self._place = known
         self._last = None if known is None else Cursor.read(known)
-        self._digest: str | None = None
+        self._digest = digest
         self._over = False
 
     @property

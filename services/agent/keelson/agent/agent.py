@@ -110,8 +110,8 @@ class Agent:
             silence.over()
 
     async def _listen(self, contact: Contact, silence: Silence) -> None:
-        known = None if self._desired is None else self._desired.cursor
-        async with aclosing(self._client.follow_desired(self._node_id, known)) as items:
+        known, digest = (None, None) if self._desired is None else (self._desired.cursor, self._desired.digest)
+        async with aclosing(self._client.follow_desired(self._node_id, known, digest)) as items:
             async for item in items:
                 contact.made()
                 silence.heard()

@@ -11,6 +11,7 @@ from keelson.query.desired.snapshots import Desired, Reading
 from keelson.query.desired.watching import Subject
 from keelson.query.endpoints import Endpoint, read_query, reflecting
 from keelson.query.feed.endpoint import wants_stream
+from keelson.query.freshness import Floor
 from keelson.query.parameters import DesiredHeaders, DesiredParameters
 from keelson.query.places import Place, read_place
 from keelson.service.json import JsonResponse
@@ -100,7 +101,7 @@ def _answering(subject_of: Callable[[Request], Subject]) -> Handle:
         if wants_stream(request):
             return stream_versions(request, subject, after)
         floor = await freshness.await_view(request, parameters, subject.snapshots.projection)
-        reading = await _read(request, subject, after, parameters.wait)
+        reading = await _read(request, subject, after, parameters.wait, floor)
         freshness.check(floor, subject.snapshots.projection, reading.position, reading.epoch)
         headers = reflecting(reading.position) | floor.headers
         if reading.snapshot is None:
@@ -110,10 +111,10 @@ def _answering(subject_of: Callable[[Request], Subject]) -> Handle:
     return handle
 
 
-async def _read(request: Request, subject: Subject, after: Place | None, wait_s: int | None) -> Reading:
+async def _read(request: Request, subject: Subject, after: Place | None, wait_s: int | None, floor: Floor) -> Reading:
     if after is None and wait_s is None:
         return await subject.snapshots.read(subject.key, subject.reach)
-    return await await_version(request, subject, after, wait_s or 0)
+    return await await_version(request, subject, after, wait_s or 0, floor.position)
 
 
 def _read_after(text: str | None) -> Place | None:

@@ -64,9 +64,8 @@ def _method(group: str, operation: Operation, source: Source) -> str:
     *_, last = segments = _segments(operation)
     name = "list" if segments == [group] else "get" if last.startswith("{") else last
     of_path = [_path_argument(group, segment) for segment in segments if segment.startswith("{")]
-    of_query = [
-        _query_argument(field, source) for field in _fields(operation.parameters) if field.name not in NOT_OF_LISTINGS
-    ]
+    left_out = NOT_OF_LISTINGS if _is_listing(operation) else ()
+    of_query = [_query_argument(field, source) for field in _fields(operation.parameters) if field.name not in left_out]
     waits = any(field.encode_name == "Prefer" for field in _fields(operation.headers))
     declared = [f"{argument}: {kind} = None" for _, argument, kind in of_query]
     declared += ["wait_s: int | None = None"] if waits else []
@@ -108,7 +107,7 @@ def _body(operation: Operation, source: Source, query: list[Argument], *, waits:
     path = _path(operation, source)
     params = "{" + ", ".join(f'"{name}": {argument}' for name, argument, _ in query) + "}"
     wait = "wait_s" if waits else "None"
-    if {"items", "next"} <= fields.keys():
+    if _is_listing(operation):
         row = _item(fields["items"], source)
         listing = source.use("keelson.client.listing", "Listing")
         place = next(each for each in PLACES if any(name == each for name, *_ in query))
@@ -120,6 +119,11 @@ def _body(operation: Operation, source: Source, query: list[Argument], *, waits:
         answer = source.struct(operation.response, "told")
     call = f"{source.use('keelson.client.listing', 'read_one')}(self._reader, {answer}, {path}, {params}"
     return "async def", answer, f"        return await {call}{', wait_s=wait_s' if waits else ''})\n"
+
+
+def _is_listing(operation: Operation) -> bool:
+    """Say whether an answer is a page, which others may follow."""
+    return {"items", "next"} <= {field.name for field in _fields(operation.response)}
 
 
 def _fields(struct: type[msgspec.Struct] | None) -> tuple[types.Field, ...]:

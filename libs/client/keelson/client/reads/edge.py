@@ -55,9 +55,14 @@ class EdgeReads:
         *,
         min_position: int | str | None = None,
         after: int | str | None = None,
+        wait: int | None = None,
         wait_s: int | None = None,
     ) -> Desired:
         """Read where every hostname leads: its ready backends."""
         return await read_one(
-            self._reader, Desired, "/v1/edge/desired", {"min_position": min_position, "after": after}, wait_s=wait_s
+            self._reader,
+            Desired,
+            "/v1/edge/desired",
+            {"min_position": min_position, "after": after, "wait": wait},
+            wait_s=wait_s,
         )

@@ -138,6 +138,7 @@ class NodesReads:
         *,
         min_position: int | str | None = None,
         after: int | str | None = None,
+        wait: int | None = None,
         wait_s: int | None = None,
     ) -> Desired:
         """Read what a node should be running: its instances that have not stopped."""
@@ -145,7 +146,7 @@ class NodesReads:
             self._reader,
             Desired,
             f"/v1/nodes/{segment(node_id)}/desired",
-            {"min_position": min_position, "after": after},
+            {"min_position": min_position, "after": after, "wait": wait},
             wait_s=wait_s,
         )
 

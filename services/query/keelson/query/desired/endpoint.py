@@ -30,11 +30,14 @@ def stream_versions(request: Request, subject: Subject, after: Place | None) -> 
     return StreamResponse(feed, request.state.caller, source)
 
 
-async def await_version(request: Request, subject: Subject, after: Place | None, wait_s: float) -> Reading:
+async def await_version(
+    request: Request, subject: Subject, after: Place | None, wait_s: float, at_least: int = 0
+) -> Reading:
     """Give what should be, once its version is greater than `after`, or the wait is over.
 
-    Nothing is asked of the database meanwhile but when an event may have changed it. Raises Problem, and
-    UnauthenticatedError for a credential that was revoked meanwhile.
+    It reflects the position `at_least`, if the view is there by then. Nothing is asked of the database meanwhile but
+    when an event may have changed it. Raises Problem, and UnauthenticatedError for a credential that was revoked
+    meanwhile.
     """
     hold(request.scope)
     feed: Feed = request.app.state.feed
@@ -47,7 +50,7 @@ async def await_version(request: Request, subject: Subject, after: Place | None,
         feed.guard.watching(request.state.caller, subscription.interrupt) as watch,
     ):
         await feed.guard.confirm(watch)
-        await watching.begin(subscription, after)
+        await watching.begin(subscription, after, at_least)
         while not _is_beyond(watching.reading, after) and not subscription.is_interrupted and loop.time() < until:
             if not await watching.look():
                 await watching.wait(until - loop.time())

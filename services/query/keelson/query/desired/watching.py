@@ -43,8 +43,10 @@ class Watching:
     """One client's place: which events it has heard of, and how many of them are in what it was shown.
 
     An event is heard of in the log, and shown by a view, which is behind the log: so the last event that may have
-    changed something is kept (`_wanted`) until the view has reached it. Nothing is missed between the first look and
-    the first event that is heard of: what the first look did not reflect is looked for in the log (list, then watch).
+    changed something is kept (`_wanted`) until the view has reached it. What is waited for is the first one that was
+    not shown (`_next`): a view that lags never reaches the last one while others come. Nothing is missed between the
+    first look and the first event that is heard of: what the first look did not reflect is looked for in the log (list,
+    then watch).
     """
 
     def __init__(self, feed: Feed, checkpoints: Checkpoints, subject: Subject) -> None:
@@ -54,21 +56,26 @@ class Watching:
         self._subject = subject
         self._subscription: Subscription
         self._wanted = 0
+        self._next = 0
         self._heard = 0
         self.epoch = ""
         self.reading: Reading
 
-    async def begin(self, subscription: Subscription, after: Place | None) -> None:
-        """Take a first look. Raises Problem for a place of another epoch or beyond the head, and what is not there."""
+    async def begin(self, subscription: Subscription, after: Place | None, at_least: int = 0) -> None:
+        """Take a first look, and want what the position `at_least` has.
+
+        Raises Problem for a place of another epoch or beyond the head, and for what is not there.
+        """
         self._subscription = subscription
         self.epoch = await self._feed.require_begun()
         await self._require_within(after)
         self._board = self._subject.snapshots.board(self.epoch, self._subject.key, self._subject.reach)
-        self.reading = await self._board.read(self._hub.end)
+        # A client may know of a position before the log has arrived there in this replica.
+        self.reading = await self._board.read(max(self._hub.end, at_least))
         self._heard = self.reading.position
-        if after is not None and after.position > self._heard:
-            self._wanted = after.position  # the client knows more than the view does
-        if self.reading.snapshot is None:
+        known = at_least if after is None else max(at_least, after.position)
+        self._want(known, known)  # it may know more than the view does
+        if self.reading.snapshot is None and self.reading.position >= at_least:
             headers = {"Keelson-Position": str(self.reading.position)}
             raise Problem("not_found", "There is none with this id", headers=headers)
 
@@ -83,22 +90,26 @@ class Watching:
         return max(self._heard, self.reading.position) if self.is_current else self.reading.position
 
     async def look(self) -> bool:
-        """Read again if anything that was heard of may have changed it; give whether that was read.
+        """Read again if anything that was heard of may have changed it; give whether any of that was read.
 
-        Waits for the view for a fraction of a second. Raises what the database raises when it is away.
+        What was read may be behind the rest of it, as its position says. Waits for the view for a fraction of a second.
+        Raises what the database raises when it is away.
         """
         self.hear(0)
         if self.is_current:
             return False
         projection = self._subject.snapshots.projection
-        if not await self._checkpoints.wait_for((projection,), self._wanted, _VIEW_WAIT_S):
+        if not await self._checkpoints.wait_for((projection,), self._next, _VIEW_WAIT_S):
             return False
         try:
-            self.reading = await self._board.read(self._wanted)
+            reading = await self._board.read(self._next)
         except Problem as problem:
             # The view is being exchanged: a matter of time, as is a database that is away.
             raise ConnectionError(problem.detail) from problem
-        return self.is_current
+        if reading.position < self._next:
+            return False  # the view is not where it was said to be
+        self.reading, self._next = reading, reading.position + 1
+        return True
 
     async def wait(self, timeout_s: float) -> None:
         """Sleep until there may be something to read."""
@@ -115,12 +126,18 @@ class Watching:
         self._heard = max(self._heard, quiet_to)
         end, ring = self._hub.end, self._hub.ring
         if self._heard < ring.start:
-            self._wanted = end
+            self._want(self.confirmed + 1, end)
         elif self._heard < end:
             for entry in ring.after(Position(self._heard), end - self._heard):
                 if self._subject.concerns(entry.envelope):
-                    self._wanted = entry.envelope.position
+                    self._want(entry.envelope.position, entry.envelope.position)
         self._heard = max(self._heard, end)
+
+    def _want(self, first: int, last: int) -> None:
+        """Have events shown, of which nothing before the first was heard of since all that had been was shown."""
+        if self.is_current:
+            self._next = first
+        self._wanted = max(self._wanted, last)
 
     async def _require_within(self, after: Place | None) -> None:
         """Refuse a place of another epoch or beyond the head, after looking in the database (F30)."""
