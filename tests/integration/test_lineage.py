@@ -194,6 +194,34 @@ async def test_f26_a_server_that_was_replaced_is_refused(database: Database) -> 
         assert (await read_head(admin)).position == 2
 
 
+@pytest.mark.parametrize("role", ["command_dsn", "projector_dsn", "query_dsn", "owner_dsn"])
+async def test_f26_a_server_that_was_replaced_is_refused_also_by_who_never_saw_its_epoch(
+    cluster: Cluster, database: Database, role: str
+) -> None:
+    """A process that began after the failover: the log itself says what has ended, to every role."""
+    known = Epochs()
+    async with cluster.fresh_database() as replaced:
+        for name in ("two", "three"):
+            async with connected(database.owner_dsn) as owner:
+                await begin_epoch(owner, name)
+        assert await _first_epoch(replaced) == await _first_epoch(database)  # as those of a standby and its primary
+        (await connect_to_log(getattr(database, role), application_name="test", epochs=known)).terminate()
+        for _ in range(2):
+            with pytest.raises(LineageError, match="an epoch that has ended"):
+                await connect_to_log(getattr(replaced, role), application_name="test", epochs=known)
+            (await connect_to_log(getattr(database, role), application_name="test", epochs=known)).terminate()
+    assert known.name == "three"
+
+
+async def test_f26_a_log_that_never_began_a_second_epoch_has_nothing_ended(database: Database) -> None:
+    asking = vars(entering)["_READ_ENDED_EPOCHS"]
+    async with connected(database.query_dsn) as query, connected(database.owner_dsn) as owner:
+        assert await query.fetchval(asking) == []
+        for name in ("two", "three"):
+            await begin_epoch(owner, name)
+        assert await query.fetchval(asking) == [await _first_epoch(database), "two"]
+
+
 async def test_f26_a_writer_that_reconnects_decides_in_the_new_epoch(database: Database) -> None:
     heard: list[str] = []
     async with appending(database.command_dsn) as (appender, epoch), connected(database.admin_dsn) as admin:

@@ -467,6 +467,17 @@ MUTANTS = (
     ),
     Mutant(
         "F26",
+        "a process that has seen the successor alone takes the server that it replaced for the next",
+        _EPOCHS,
+        'epochs.learn(row["epoch"], await connection.fetchval(_READ_ENDED_EPOCHS))',
+        'epochs.learn(row["epoch"])',
+        (
+            f"{_LINEAGES}::test_f26_a_server_that_was_replaced_is_refused_also_by_who_never_saw_its_epoch",
+            "unit/log/test_epochs.py::test_f26_what_the_log_says_has_ended_is_not_entered_by_who_never_saw_it",
+        ),
+    ),
+    Mutant(
+        "F26",
         "a writer works on a standby",
         _EPOCHS,
         'if row["standby"] and not standby:',
