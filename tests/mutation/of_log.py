@@ -467,7 +467,7 @@ MUTANTS = (
     ),
     Mutant(
         "F26",
-        "a process that has seen the successor alone takes the server that it replaced for the next",
+        "who began after a failover takes the old primary for the next",
         _EPOCHS,
         'epochs.learn(row["epoch"], await connection.fetchval(_READ_ENDED_EPOCHS))',
         'epochs.learn(row["epoch"])',

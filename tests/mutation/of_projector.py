@@ -169,4 +169,12 @@ MUTANTS = (
         "",
         ("integration/test_projector_lineage.py::test_f26_pages_that_were_kept_are_read_anew",),
     ),
+    Mutant(
+        "F26",
+        "where a projection stopped in an earlier history it stands in the next",
+        f"{_PROJECTOR}/runner.py",
+        "            follower.forget_stops()\n",
+        "            follower.wake.set()\n",
+        ("integration/test_projector_lineage.py::test_f26_where_a_projection_stopped_before_a_failover_it_goes_on",),
+    ),
 )
