@@ -41,13 +41,17 @@ class Epochs:
         """Call this with the epoch's name whenever it becomes known or another. It must not raise."""
         self._listeners.append(callback)
 
+    def refuse_ended(self, name: str) -> None:
+        """Raise LineageError for an epoch that has ended."""
+        if name in self._ended:
+            raise LineageError("the log is in an epoch that has ended: a server that was replaced, or a plain copy")
+
     def learn(self, name: str, ended: Collection[str] = ()) -> None:
         """Take what the log says to be its epoch, and which have ended; cheap if it is the same.
 
         Raises LineageError for one that has ended, and believes nothing else of who says it.
         """
-        if name in self._ended:
-            raise LineageError("the log is in an epoch that has ended: a server that was replaced, or a plain copy")
+        self.refuse_ended(name)
         self._ended.update(each for each in ended if each != name)
         if name == self.name:
             return

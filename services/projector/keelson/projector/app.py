@@ -82,7 +82,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         runner = Runner(
             pool=pool,
             announce_db=announcers,
-            listener=service_listener(NAME, settings, LOG_CHANNEL),
+            listener=service_listener(NAME, settings, epoch, LOG_CHANNEL),
             leases=leases,
             epochs=epoch,
             page_size=settings.page_size,
