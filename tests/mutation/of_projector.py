@@ -171,6 +171,14 @@ MUTANTS = (
     ),
     Mutant(
         "F26",
+        "a rebuild goes on from its place in an earlier history",
+        _REBUILD,
+        "        if batch.epoch != self._epoch:\n",
+        "        if False:\n",
+        ("integration/test_rebuild.py::test_f26_a_rebuild_ends_where_another_epoch_begins",),
+    ),
+    Mutant(
+        "F26",
         "where a projection stopped in an earlier history it stands in the next",
         f"{_PROJECTOR}/runner.py",
         "            follower.forget_stops()\n",
