@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from keelson.events import Envelope
+from keelson.log import database as connecting
 from keelson.log import epochs as entering
 from keelson.log.append import Appender, AppendUnavailableError
 from keelson.log.database import UNAVAILABLE, connect_to_log, open_pool
@@ -76,12 +77,16 @@ async def test_f26_whoever_connects_first_begins_the_epoch_as_an_event(
     assert event.reason.endswith("found by the-first")
 
 
-async def test_f26_of_many_connections_at_once_one_begins_the_epoch(database: Database) -> None:
+async def test_f26_of_many_connections_at_once_one_begins_the_epoch(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twenty of three roles, all of which have seen the old head before any of them may look again."""
     await go_elsewhere(database)
     roles = [database.command_dsn, database.projector_dsn, database.query_dsn]
     async with connected(database.admin_dsn) as admin, connected(database.owner_dsn) as holder:
-        # Longer than they wait for a lock it is not held.
+        # However long a busy machine takes until the last is there, the first still waits.
+        monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 120.0)
+        await holder.execute("ALTER FUNCTION log.renew_epoch_v1 SET lock_timeout = '60s'")
         async with holder.transaction():
             await holder.execute("SELECT FROM log.head FOR UPDATE")
             opening = [
@@ -194,6 +199,34 @@ async def test_f26_a_server_that_was_replaced_is_refused(database: Database) -> 
         assert (await read_head(admin)).position == 2
 
 
+@pytest.mark.parametrize("role", ["command_dsn", "projector_dsn", "query_dsn", "owner_dsn"])
+async def test_f26_a_server_that_was_replaced_is_refused_also_by_who_never_saw_its_epoch(
+    cluster: Cluster, database: Database, role: str
+) -> None:
+    """A process that began after the failover: the log itself says what has ended, to every role."""
+    known = Epochs()
+    async with cluster.fresh_database() as replaced:
+        for name in ("two", "three"):
+            async with connected(database.owner_dsn) as owner:
+                await begin_epoch(owner, name)
+        assert await _first_epoch(replaced) == await _first_epoch(database)  # as those of a standby and its primary
+        (await connect_to_log(getattr(database, role), application_name="test", epochs=known)).terminate()
+        for _ in range(2):
+            with pytest.raises(LineageError, match="an epoch that has ended"):
+                await connect_to_log(getattr(replaced, role), application_name="test", epochs=known)
+            (await connect_to_log(getattr(database, role), application_name="test", epochs=known)).terminate()
+    assert known.name == "three"
+
+
+async def test_f26_a_log_that_never_began_a_second_epoch_has_nothing_ended(database: Database) -> None:
+    asking = vars(entering)["_READ_ENDED_EPOCHS"]
+    async with connected(database.query_dsn) as query, connected(database.owner_dsn) as owner:
+        assert await query.fetchval(asking) == []
+        for name in ("two", "three"):
+            await begin_epoch(owner, name)
+        assert await query.fetchval(asking) == [await _first_epoch(database), "two"]
+
+
 async def test_f26_a_writer_that_reconnects_decides_in_the_new_epoch(database: Database) -> None:
     heard: list[str] = []
     async with appending(database.command_dsn) as (appender, epoch), connected(database.admin_dsn) as admin:
@@ -248,7 +281,9 @@ async def test_f26_who_calls_it_cannot_make_an_epoch_where_none_is_due(database:
     assert len(await epochs_of(database)) == 1
 
 
-async def test_f26_planted_without_the_second_look_each_begins_an_epoch(database: Database) -> None:
+async def test_f26_planted_without_the_second_look_each_begins_an_epoch(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under the lock the head is another: whoever does not look again begins an epoch on top of another's."""
     again = """    epoch := h.epoch;
     IF (h.system_identifier, h.timeline) = (system_now, timeline_now) THEN
@@ -257,7 +292,7 @@ async def test_f26_planted_without_the_second_look_each_begins_an_epoch(database
     --"""
     await plant(database.admin_dsn, "renew_epoch_v1", (again, "    --"))
     with pytest.raises(ValueError, match="too many values"):
-        await test_f26_of_many_connections_at_once_one_begins_the_epoch(database)
+        await test_f26_of_many_connections_at_once_one_begins_the_epoch(database, monkeypatch)
 
 
 @pytest.mark.parametrize("what", ["pool", "appender"])

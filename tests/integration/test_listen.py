@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from keelson.log.epochs import Epochs
 from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL, Tail
 from support.database import Database
 from support.decisions import an_app, decide
-from support.log import PATIENCE_S, append, appending, connected
+from support.log import PATIENCE_S, append, appending, begin_epoch, connected, read_epoch
 from support.proxy import proxied
 from support.waiting import eventually
 
@@ -75,6 +76,24 @@ async def test_f20_a_listener_in_a_black_hole_notices_by_its_probe_and_listens_e
         await eventually(lambda: "" in heard and listener.connected)
         await append(appender, decide(epoch, an_app()))
         await eventually(lambda: "3" in heard)
+
+
+async def test_f26_a_listener_leaves_a_server_that_was_replaced_and_finds_its_successor(database: Database) -> None:
+    """It lives on, and would answer each probe; nor is it listened to again while its address still leads there."""
+    known, lost = Epochs(), list[str]()
+    options = {"epochs": known, "probe_interval_s": PATIENCE_S, "on_lost": lambda: lost.append("lost")}
+    async with connected(database.owner_dsn) as owner, listening(database.query_dsn, **options) as (listener, heard):
+        known.learn(await read_epoch(owner))
+        known.learn("later")  # from whoever was connected to the other server first
+        await eventually(lambda: len(lost) >= 3)
+        assert not listener.connected
+        await owner.execute("SELECT pg_notify($1, 'of an epoch that has ended')", LOG_CHANNEL)
+        await eventually(lambda: len(lost) >= 6)
+        assert heard == []
+        await begin_epoch(owner, "later")
+        await eventually(lambda: heard == [""])
+        await owner.execute("SELECT pg_notify($1, '2')", LOG_CHANNEL)
+        await eventually(lambda: heard == ["", "2"])
 
 
 async def test_f20_a_listener_takes_no_leave_from_a_connection_that_answers_no_more(database: Database) -> None:

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from keelson.command.metrics import SAMPLED_EACH_S
 from keelson.log.database import open_pool
+from keelson.log.epochs import Epochs
 from keelson.log.tail import LOG_CHANNEL
 from keelson.service import loop_delay
 from keelson.service.checkpoints import CHANNEL, Checkpoints
@@ -112,7 +113,7 @@ async def test_waiting_for_the_head_and_losing_the_writer_are_counted(database: 
 
 
 async def test_a_lost_listener_is_counted_and_one_that_listens_is_shown(database: Database) -> None:
-    listener = service_listener("test", settings_of(database), LOG_CHANNEL)
+    listener = service_listener("test", settings_of(database), Epochs(), LOG_CHANNEL)
     assert value("keelson_listener_connected", service="test") == 0
     async with background(listener.run()), connected(database.admin_dsn) as admin:
         await eventually(lambda: value("keelson_listener_connected", service="test") == 1)
@@ -148,7 +149,8 @@ async def test_a_pool_shows_what_it_lends_and_who_waits(database: Database) -> N
 
 async def test_waits_for_positions_are_counted_where_somebody_waited(database: Database) -> None:
     pool = await open_pool(database.query_dsn, application_name="test")
-    checkpoints = Checkpoints(pool, service_listener("test", settings_of(database), CHANNEL), poll_interval_s=0.05)
+    listener = service_listener("test", settings_of(database), Epochs(), CHANNEL)
+    checkpoints = Checkpoints(pool, listener, poll_interval_s=0.05)
     async with background(checkpoints.run()), connected(database.projector_dsn) as projector:
         await projector.execute(
             "INSERT INTO ops.checkpoints (projection, version, position, state) VALUES ('a', 1, 5, 'running')"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from keelson.log.database import Connection, Pool
+from keelson.log.epochs import Epochs
 from keelson.log.listen import Listener
 from keelson.log.tail import LOG_CHANNEL
 from keelson.projector import applier as applying
@@ -325,7 +326,8 @@ async def test_a_replica_that_is_stopped_stops_though_the_database_answers_no_mo
         pooled(proxy.url(database.projector_dsn), statement_timeout_s=1.0) as pool,
     ):
         listener = Listener(database.projector_dsn, LOG_CHANNEL)
-        runner = Runner(pool=pool, announce_db=pool, listener=listener, leases=Leases(pool, mint_holder()))
+        leases = Leases(pool, mint_holder())
+        runner = Runner(pool=pool, announce_db=pool, listener=listener, leases=leases, epochs=Epochs())
         running = asyncio.create_task(runner.run())
         await caught_up(pool)
         async with locked(neighbour, "SELECT FROM ops.checkpoints FOR UPDATE"):

@@ -11,6 +11,7 @@ import pytest
 from keelson.events.app import AppCreated
 from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.log.database import Connection, Pool
+from keelson.projector import checkpoints
 from keelson.projector import rebuild as rebuilding
 from keelson.projector.batch import Batch
 from keelson.projector.checkpoints import read_checkpoint
@@ -24,7 +25,7 @@ from keelson.views import PROJECTIONS, DerivedView, Projection, sql
 from keelson.views.platform import APPS, PLATFORM
 from keelson.views.tenancy import ORGS, PROJECTS, TENANCY, org_created, org_renamed
 from support.database import Database
-from support.log import waits_for_lock
+from support.log import begin_epoch, waits_for_lock
 from support.projecting import assert_views_equal_fold, caught_up, connected, item_of, pooled, replica
 from support.story import Story, insert
 from support.waiting import eventually
@@ -170,6 +171,30 @@ async def test_a_swap_gives_way_to_a_reader_who_takes_long(database: Database) -
             await rebuilding
 
         await assert_views_equal_fold(pool)
+
+
+@pytest.mark.parametrize("before", ["create_tables", "create_indexes"])
+async def test_f26_a_rebuild_ends_where_another_epoch_begins(
+    database: Database, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """What it has folded may be of events that the log never had; the live tables are not exchanged for that."""
+    real = getattr(checkpoints, before)
+
+    async def once_another_has_begun(*arguments: Any) -> None:
+        async with connected(database.owner_dsn) as owner:
+            await begin_epoch(owner, "later")
+        await real(*arguments)
+
+    async with connected(database.owner_dsn) as owner, pooled(database.projector_dsn) as pool:
+        await insert(owner, Story(seed=13, first=2).tell(20))
+        async with replica(database):
+            head = await caught_up(pool)
+        monkeypatch.setattr(checkpoints, before, once_another_has_begun)
+        with pytest.raises(RebuildError, match="another epoch has begun"):
+            await rebuild(TENANCY, pool, leases_of(pool), lambda _: None, SMALL)
+        assert (await item_of(pool, "tenancy")).checkpoint == head
+        monkeypatch.undo()
+        assert await rebuild(TENANCY, pool, leases_of(pool), lambda _: None, SMALL) == head + 1
 
 
 async def test_f23_a_swap_holds_the_checkpoint_while_it_reads_the_rest(

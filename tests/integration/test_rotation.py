@@ -16,7 +16,7 @@ from keelson.log.database import Connection
 from support.command_world import World, open_world
 from support.database import Database
 from support.keys import DIGEST_KEY, SECRET_KEYS
-from support.log import connected
+from support.log import connected, read_all
 
 NEW_KEYS = f"new:{base64.b64encode(os.urandom(32)).decode()}"
 BOTH = f"{NEW_KEYS},{SECRET_KEYS}"
@@ -151,6 +151,18 @@ async def run(database: Database, keys: str, dsn: str | None = None) -> tuple[in
     async with asyncio.timeout(60):
         written, _ = await process.communicate()
     return process.returncode, written.decode()
+
+
+async def test_f26_the_command_line_enters_the_log_as_every_connection(database: Database) -> None:
+    """It writes the vault: in whichever lineage that is, it shall be known to be."""
+    async with connected(database.admin_dsn) as admin:
+        await admin.execute("UPDATE log.head SET timeline = '00000007'")
+        assert await run(database, BOTH) == (0, "versions of secrets that were wrapped anew: 0\nall are under new\n")
+        *_, began = await read_all(admin)
+    assert (began.type, began.position) == ("platform.epoch_began", 2)
+    assert (began.reason or "").endswith("found by keelson-rotation")
+    code, written = await run(database, BOTH, database.command_dsn.removesuffix(database.name) + "postgres")
+    assert (code, "the database cannot be used: there is no log" in written) == (1, True)
 
 
 async def test_the_command_line_says_what_came_of_it(database: Database, world: World) -> None:

@@ -306,8 +306,8 @@ MUTANTS = (
         "F20",
         "a listener believes in its connection for ever",
         _LISTEN,
-        "                await connection.fetchval(_PROBE, timeout=self._probe_timeout_s)\n",
-        "",
+        "                self._doubted.clear()\n                await self._probe(connection)\n",
+        "                self._doubted.clear()\n",
         (f"{_LISTENS}::test_f20_a_listener_in_a_black_hole_notices_by_its_probe_and_listens_elsewhere",),
     ),
     Mutant(
@@ -464,6 +464,25 @@ MUTANTS = (
             f"{_LINEAGES}::test_f26_a_server_that_was_replaced_is_refused",
             "unit/log/test_epochs.py::test_f26_an_epoch_that_has_ended_is_not_entered_again",
         ),
+    ),
+    Mutant(
+        "F26",
+        "who began after a failover takes the old primary for the next",
+        _EPOCHS,
+        'epochs.learn(row["epoch"], await connection.fetchval(_READ_ENDED_EPOCHS))',
+        'epochs.learn(row["epoch"])',
+        (
+            f"{_LINEAGES}::test_f26_a_server_that_was_replaced_is_refused_also_by_who_never_saw_its_epoch",
+            "unit/log/test_epochs.py::test_f26_what_the_log_says_has_ended_is_not_entered_by_who_never_saw_it",
+        ),
+    ),
+    Mutant(
+        "F26",
+        "a listener goes on with a server that was replaced for as long as that lives",
+        _LISTEN,
+        "self._epochs.refuse_ended(await",
+        "str(await",
+        (f"{_LISTENS}::test_f26_a_listener_leaves_a_server_that_was_replaced_and_finds_its_successor",),
     ),
     Mutant(
         "F26",

@@ -169,4 +169,20 @@ MUTANTS = (
         "",
         ("integration/test_projector_lineage.py::test_f26_pages_that_were_kept_are_read_anew",),
     ),
+    Mutant(
+        "F26",
+        "a rebuild goes on from its place in an earlier history",
+        _REBUILD,
+        "        if batch.epoch != self._epoch:\n",
+        "        if False:\n",
+        ("integration/test_rebuild.py::test_f26_a_rebuild_ends_where_another_epoch_begins",),
+    ),
+    Mutant(
+        "F26",
+        "where a projection stopped in an earlier history it stands in the next",
+        f"{_PROJECTOR}/runner.py",
+        "            follower.forget_stops()\n",
+        "            follower.wake.set()\n",
+        ("integration/test_projector_lineage.py::test_f26_where_a_projection_stopped_before_a_failover_it_goes_on",),
+    ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 from keelson.events import REGISTRY
 from keelson.log.database import Connection, Pool, connect, open_pool
 from keelson.log.database import Database as LogDatabase
+from keelson.log.epochs import Epochs
 from keelson.log.listen import Listener
 from keelson.log.read import read_page
 from keelson.log.tail import LOG_CHANNEL
@@ -47,9 +48,10 @@ async def pooled(dsn: str, **settings: Any) -> AsyncIterator[Pool]:
 async def replica(database: Database, **options: Any) -> AsyncIterator[Runner]:
     """Run a replica of the projector for as long as the body runs."""
     listener = options.pop("listener", None) or Listener(database.projector_dsn, LOG_CHANNEL, reconnect_delay_s=0.1)
-    async with pooled(database.projector_dsn) as pool:
+    epochs = options.pop("epochs", None) or Epochs()
+    async with pooled(database.projector_dsn, epochs=epochs) as pool:
         leases = Leases(pool, mint_holder())
-        runner = Runner(pool=pool, announce_db=pool, listener=listener, leases=leases, **options)
+        runner = Runner(pool=pool, announce_db=pool, listener=listener, leases=leases, epochs=epochs, **options)
         async with background(runner.run()):
             yield runner
 

@@ -12,6 +12,7 @@ from keelson.events.org import OrgCreated, OrgRenamed
 from keelson.events.project import ProjectCreated, ProjectRenamed
 from keelson.log.database import UNAVAILABLE, Connection, connect
 from keelson.log.decision import NewEvent
+from keelson.log.epochs import Epochs
 from keelson.log.listen import Listener
 from keelson.log.read import read_page
 from keelson.log.tail import LOG_CHANNEL
@@ -110,6 +111,7 @@ class Replica:
             announce_db=announced,
             listener=self.notifications,
             leases=Leases(pool, self.holder, duration_s=LEASE_S),
+            epochs=Epochs(),
             page_size=3,
             lagging_page_size=4,
             poll_interval_s=poll_interval_s,

@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 
 from keelson.log.database import UNAVAILABLE, connect_unnamed
+from keelson.log.epochs import Epochs
 from keelson.log.queries import load
 
 log = structlog.get_logger()
@@ -29,6 +30,9 @@ class Listener:
     asyncpg sets no TCP keep-alive, so that a black-holed connection looks open for ever: each `probe_interval_s` the
     connection must answer within `probe_timeout_s`, or is terminated (closing it politely would hang too) and replaced,
     after `reconnect_delay_s`. `on_lost` is called each time that one was lost, or could not be had.
+
+    A server that was replaced and lives on would answer for ever too, and have nothing to tell: by `epochs`, what the
+    process knows of them, it is left, and not listened to again (F26).
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Listener:
         dsn: str,
         *channels: str,
         application_name: str = "keelson-listener",
+        epochs: Epochs | None = None,
         probe_interval_s: float = 5.0,
         probe_timeout_s: float = 2.0,
         reconnect_delay_s: float = 0.5,
@@ -48,6 +53,9 @@ class Listener:
         self._probe_timeout_s = probe_timeout_s
         self._reconnect_delay_s = reconnect_delay_s
         self._on_lost = on_lost
+        self._epochs = epochs or Epochs()
+        self._doubted = asyncio.Event()
+        self._epochs.on_change(lambda _: self._doubted.set())
         self._subscribers: dict[str, list[Callback]] = {channel: [] for channel in channels}
         self.connected = False
 
@@ -69,24 +77,29 @@ class Listener:
         """Listen on one connection until it fails; raises what it failed with."""
         # Behind a pooler that lends sessions LISTEN is lost, and so would be, or meet its like, what has a name (F21).
         connection = await connect_unnamed(self._dsn, application_name=self._application_name)
-        closed = asyncio.Event()
         try:
-            connection.add_termination_listener(lambda _: closed.set())
+            connection.add_termination_listener(lambda _: self._doubted.set())
             async with asyncio.timeout(self._probe_timeout_s):
+                await self._probe(connection)
                 for channel in self._channels:
                     await connection.add_listener(channel, self._hear)
             self.connected = True
             # After LISTEN, and only then: what was appended before it would never be notified.
             for channel in self._channels:
                 self._tell("", channel)
-            while not closed.is_set():
+            while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._probe_interval_s):
-                        await closed.wait()
-                await connection.fetchval(_PROBE, timeout=self._probe_timeout_s)
+                        await self._doubted.wait()
+                self._doubted.clear()
+                await self._probe(connection)
         finally:
             self.connected = False
             connection.terminate()
+
+    async def _probe(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Have the connection answer, from a log in an epoch that has not ended; a closed one raises as well."""
+        self._epochs.refuse_ended(await connection.fetchval(_PROBE, timeout=self._probe_timeout_s))
 
     def _hear(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         self._tell(str(payload), channel)

@@ -44,7 +44,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
     settings: CommandSettings = app.state.settings
     epoch = app.state.epoch
     async with service_pool(NAME, settings, epoch) as pool:
-        checkpoints = Checkpoints(pool, service_listener(NAME, settings, CHANNEL), epoch)
+        checkpoints = Checkpoints(pool, service_listener(NAME, settings, epoch, CHANNEL), epoch)
         cache = StateCache((await read_head(pool)).epoch, settings.cache_entries)
         appender = Appender(
             settings.database_url,

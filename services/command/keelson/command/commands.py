@@ -14,7 +14,8 @@ import asyncpg
 from keelson.command.rotation import rotate
 from keelson.command.sealing import Sealer, read_keys
 from keelson.command.settings import RotationSettings
-from keelson.log.database import UNAVAILABLE, connect
+from keelson.log.database import UNAVAILABLE, connect_to_log
+from keelson.log.epochs import LineageError
 
 _AWAY: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.InvalidAuthorizationSpecificationError)
 # Digests are of values, and these stay: rotation makes none.
@@ -35,6 +36,8 @@ def perform(settings: RotationSettings) -> int:
     """Rotate, and say what came of it; give the process's exit code."""
     try:
         return 0 if asyncio.run(_rotate(settings)) else 1
+    except LineageError as error:
+        return _fail(f"the database cannot be used: {error}")
     except _AWAY as error:
         return _fail(f"the database cannot be reached, or is too slow ({type(error).__name__})")
     except asyncpg.InsufficientPrivilegeError as error:
@@ -43,7 +46,7 @@ def perform(settings: RotationSettings) -> int:
 
 async def _rotate(settings: RotationSettings) -> bool:
     sealer = Sealer(read_keys(settings.secret_keys), _NO_DIGESTS)
-    connection = await connect(settings.database_url, application_name="keelson-rotation")
+    connection = await connect_to_log(settings.database_url, application_name="keelson-rotation")
     try:
         rotated = await rotate(connection, sealer)
     finally:

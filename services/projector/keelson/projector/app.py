@@ -82,8 +82,9 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
         runner = Runner(
             pool=pool,
             announce_db=announcers,
-            listener=service_listener(NAME, settings, LOG_CHANNEL),
+            listener=service_listener(NAME, settings, epoch, LOG_CHANNEL),
             leases=leases,
+            epochs=epoch,
             page_size=settings.page_size,
             lagging_page_size=settings.lagging_page_size,
             poll_interval_s=settings.poll_interval_s,

@@ -69,6 +69,10 @@ class Follower:
             return False
         return checkpoint.state != "stopped" or checkpoint.error_position != self._stopped_at
 
+    def forget_stops(self) -> None:
+        """Try all places again: in another epoch other events are there."""
+        self._stopped_at = self._unknown_at = None
+
     async def run(self) -> None:
         """Follow the log until cancelled; outlives the database's absence."""
         while True:
@@ -131,7 +135,11 @@ class Follower:
             self._unknown_at = stop.position
         else:
             self._stopped_at = stop.position
-        await self._applier.stop(batch, stop)
+        try:
+            await self._applier.stop(batch, stop)
+        except BaseException:
+            self.forget_stops()  # the epoch may have changed since the event was read
+            raise
         log.error("projection_stopped", projection=self.name, **msgspec.structs.asdict(stop))
         await self._leases.release([self.name])
 

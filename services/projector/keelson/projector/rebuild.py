@@ -15,6 +15,7 @@ import msgspec
 
 from keelson.log.database import Connection, Pool
 from keelson.log.queries import load
+from keelson.log.read import read_head
 from keelson.projector import checkpoints
 from keelson.projector.batch import Batch
 from keelson.projector.folding import Folded, PoisonError, Stop, describe, fold_batch, stop_at
@@ -76,6 +77,7 @@ class _Rebuild:
         self._pool = pool
         self._leases = leases
         self._lease = lease_of(projection)
+        self._epoch = ""
         self._report = report
         self._options = options
         self._skips: frozenset[int] = frozenset()
@@ -118,6 +120,7 @@ class _Rebuild:
 
     async def _begin(self) -> None:
         """Make empty tables, in place of what a rebuild that died has left; and live ones, if there never were any."""
+        self._epoch = (await read_head(self._pool)).epoch
         async with self._pool.acquire() as connection:
             await checkpoints.begin(connection, self._projection)
         self._skips = await checkpoints.read_skips(self._pool, self._projection.name)
@@ -130,6 +133,9 @@ class _Rebuild:
         return await read_through(self._pool, position, self._options.page_size, self._fold, self._apply)
 
     def _fold(self, batch: Batch) -> Folded:
+        """Fold a batch; one of another epoch would go on from a place in a history that has ended (F26)."""
+        if batch.epoch != self._epoch:
+            raise RebuildError("another epoch has begun; begin again")
         folded = fold_batch(self._projection, batch, self._skips)
         if folded.stop is not None:
             raise _refusal(folded.stop)

@@ -9,6 +9,7 @@ import structlog
 
 from keelson.events import REGISTRY, Registry
 from keelson.log.database import UNAVAILABLE, Database, Pool
+from keelson.log.epochs import Epochs
 from keelson.log.listen import Listener
 from keelson.projector import metrics
 from keelson.projector.announcer import Announcer
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 class Runner:
     """Runs projections side by side: none waits for another, and all that are at one place share its reading.
 
-    `pool` writes; `announce_db` sends notifications; `listener` hears the log's.
+    `pool` writes; `announce_db` sends notifications; `listener` hears the log's; `epochs` tells when another begins.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Runner:
         announce_db: Database,
         listener: Listener,
         leases: Leases,
+        epochs: Epochs,
         page_size: int = 1000,
         lagging_page_size: int = 5000,
         poll_interval_s: float = 1.0,
@@ -65,6 +67,7 @@ class Runner:
             metrics.watch_lease(name, partial(leases.holds, name))
         self._complaints: tuple[str, ...] = ()
         listener.subscribe(self._hear)
+        epochs.on_change(self._enter_epoch)
 
     async def run(self) -> None:
         """Run until cancelled; then give the leases back, so that another replica goes on at once."""
@@ -84,6 +87,10 @@ class Runner:
         self.pages.hear()
         for follower in self._followers:
             follower.wake.set()
+
+    def _enter_epoch(self, _name: str) -> None:
+        for follower in self._followers:
+            follower.forget_stops()
 
     async def _keep_leases(self) -> None:
         while True:

@@ -57,7 +57,7 @@ async def open_resources(app: Application) -> AsyncIterator[None]:
     settings: QuerySettings = app.state.settings
     # It reads alone, and so can work on a standby too.
     async with service_pool(NAME, settings, app.state.epoch, standby=True) as pool:
-        listener = service_listener(NAME, settings, CHANNEL, LOG_CHANNEL)
+        listener = service_listener(NAME, settings, app.state.epoch, CHANNEL, LOG_CHANNEL)
         checkpoints = Checkpoints(pool, listener, app.state.epoch)
         app.state.pool = pool
         app.state.feed = Feed(pool, listener, app.state.authenticator, settings, app.state.epoch)
