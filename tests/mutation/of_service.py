@@ -142,6 +142,14 @@ MUTANTS = (
     ),
     Mutant(
         "F33",
+        "a client that takes nothing of its answer holds a server that stops",
+        f"{_SERVICE}/server.py",
+        "                if stalls.last_too_long(connection.transport):\n",
+        "                if False:\n",
+        (f"{_SERVER}::test_f33_a_client_that_takes_nothing_of_its_answer_does_not_hold_a_server_that_stops",),
+    ),
+    Mutant(
+        "F33",
         "a replica that stops accepts nothing more before a balancer can know",
         f"{_SERVICE}/server.py",
         "        if self._drain_delay_s and self._app.lifecycle.answers:\n",

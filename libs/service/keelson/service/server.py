@@ -34,6 +34,8 @@ COLLECTED_AFTER = (20_000, 20, 20)
 CLOSING_S = 5.0
 # While it stops, connections are told to end so often.
 TELL_INTERVAL_S = 0.1
+# A client that takes nothing of what it is answered holds a service that stops no longer than this.
+STALLED_S = 2.0
 
 S = TypeVar("S", bound=ServerSettings)
 
@@ -83,6 +85,21 @@ def _exit_code(app: Application) -> int:
     return 1
 
 
+class _Stalls:
+    """How long clients have taken nothing of what is left for them, by how much of it was left at each look."""
+
+    def __init__(self) -> None:
+        self._seen: dict[asyncio.Transport, tuple[int, float]] = {}
+
+    def last_too_long(self, transport: asyncio.Transport) -> bool:
+        """Look again; whether there is something left for a client, and it has taken nothing for STALLED_S."""
+        now, left = asyncio.get_running_loop().time(), transport.get_write_buffer_size()
+        before, since = self._seen.get(transport, (0, now))
+        if left != before:
+            self._seen[transport] = left, now
+        return 0 < left == before and now - since >= STALLED_S
+
+
 class Server(uvicorn.Server):
     """uvicorn, but for its signals: it ends a process by the signal that it got, and forces only on SIGINT."""
 
@@ -125,7 +142,8 @@ class Server(uvicorn.Server):
         """Stop accepting, and wait for what is in flight.
 
         Also for a connection that was accepted just before and made just after: uvicorn tells each of those it sees to
-        end once, and would wait for that one until its client leaves (F33).
+        end once, and would wait for that one until its client leaves (F33). Who takes what is left of an answer slowly
+        has the grace period for it; who takes nothing is cut off after STALLED_S.
         """
         telling = asyncio.create_task(self._keep_telling())
         try:
@@ -134,10 +152,13 @@ class Server(uvicorn.Server):
             telling.cancel()
 
     async def _keep_telling(self) -> None:
+        stalls = _Stalls()
         while True:
             await asyncio.sleep(TELL_INTERVAL_S)
             for connection in list(self.server_state.connections):
                 connection.shutdown()
+                if stalls.last_too_long(connection.transport):
+                    connection.transport.abort()
 
     def stop(self) -> None:
         """Begin to stop at once: not ready from now on, and gone within the grace period."""
