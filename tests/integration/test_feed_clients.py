@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from support.log import connected
 from support.proxy import running_proxy
 from support.query_world import APP, ENV, NODE, TOKEN, Reader, World, open_world, served
 from support.sse import connect, streamed
+from support.stalling import buffered, never_reading
 from support.waiting import eventually
 
 # A little more than a chunk, and a transport's buffer.
@@ -37,31 +38,6 @@ async def append_large(world: World, events: int, bytes_each: int = 20_000) -> N
         await world.append((ENV, EnvConfigSet(variables={"A": str(number) * (bytes_each // len(str(number)))})))
 
 
-@asynccontextmanager
-async def never_reading(reader: Reader, world: World) -> AsyncIterator[None]:
-    """Ask for a stream, by a socket that takes little and is never read."""
-    loop = asyncio.get_running_loop()
-    idle = socket.socket()
-    idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    idle.setblocking(False)
-    lines = [
-        f"GET /v1/events?after={world.head} HTTP/1.1",
-        "Host: localhost",
-        "Accept: text/event-stream",
-        f"Authorization: Bearer {TOKEN}",
-    ]
-    with idle:
-        await loop.sock_connect(idle, ("127.0.0.1", int(reader.url.rpartition(":")[2])))
-        await loop.sock_sendall(idle, ("\r\n".join(lines) + "\r\n\r\n").encode())
-        yield
-
-
-def buffered(reader: Reader) -> int:
-    """Give the bytes that wait for the client that has most of them."""
-    sizes = [each.transport.get_write_buffer_size() for each in reader.server.server_state.connections]
-    return max(sizes, default=0)
-
-
 def open_streams(reader: Reader) -> int:
     streams: int = reader.app.state.feed.streams
     return streams
@@ -79,7 +55,7 @@ async def test_f28_a_client_that_never_reads_is_cut_off_and_nobody_else_notices(
     async with (
         served(database, feed_send_timeout_s=1) as reader,
         streamed(reader.url, TOKEN, after=begun) as other,
-        never_reading(reader, world),
+        never_reading(reader, after=world.head),
     ):
         await eventually(lambda: open_streams(reader) == 2)
         most = 0
@@ -105,7 +81,7 @@ async def test_planted_without_a_time_out_who_never_reads_stays(
 
     monkeypatch.setattr(streaming.StreamedBody, "_drain", drain_for_ever)
     async with served(database, feed_send_timeout_s=0.1) as reader:
-        async with never_reading(reader, world):
+        async with never_reading(reader, after=world.head):
             await append_large(world, 300)
             await eventually(lambda: buffered(reader) > 0)
             with pytest.raises(AssertionError):
@@ -277,7 +253,7 @@ async def test_f33_who_does_not_read_does_not_hold_a_service_that_stops(
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         async with served(database, feed_send_timeout_s=60, shutdown_grace_s=30) as reader:
-            await stack.enter_async_context(never_reading(reader, world))
+            await stack.enter_async_context(never_reading(reader, after=world.head))
             await append_large(world, 300)
             await eventually(lambda: buffered(reader) > 0)
             began = loop.time()

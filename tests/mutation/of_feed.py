@@ -5,13 +5,16 @@ from mutation.mutant import Mutant
 _FEED = "services/query/keelson/query/feed"
 _CHUNKS = f"{_FEED}/chunks.py"
 _EVENTS = f"{_FEED}/events.py"
+_GUARD = f"{_FEED}/guard.py"
 _HUB = f"{_FEED}/hub.py"
 _STREAM = f"{_FEED}/stream.py"
 
 _TOLD = "integration/test_feed.py"
 _CLIENTS = "integration/test_feed_clients.py"
+_ENDINGS = "integration/test_feed_endings.py"
 _RIGHTS = "integration/test_feed_rights.py"
 _PARTS = "unit/query/test_feed.py"
+_GUARDING = "unit/query/test_feed_guard.py"
 
 MUTANTS = (
     Mutant(
@@ -29,6 +32,14 @@ MUTANTS = (
         "async with asyncio.timeout(self._timeout_s) as self._waiting:",
         "async with asyncio.timeout(None) as self._waiting:",
         (f"{_CLIENTS}::test_f28_a_client_that_vanished_without_a_word_is_found",),
+    ),
+    Mutant(
+        "F28",
+        "a client that is told much in its sleep is waited for in sleep",
+        _STREAM,
+        "            if self._body.is_full:  # filled",
+        "            if False:  # filled",
+        (f"{_ENDINGS}::test_f28_who_is_told_much_in_its_sleep_is_waited_for_no_longer",),
     ),
     Mutant(
         "F29",
@@ -138,6 +149,22 @@ MUTANTS = (
         "            await feed.guard.confirm(watch)\n",
         "",
         (f"{_RIGHTS}::test_f34_a_stream_does_not_begin_by_what_was_known_before",),
+    ),
+    Mutant(
+        "F34",
+        "a client that is being waited for outlives its rights",
+        _STREAM,
+        "        if self._body.is_full:\n            self._body.abort()\n",
+        "        if False:\n            self._body.abort()\n",
+        (f"{_ENDINGS}::test_f34_who_takes_nothing_does_not_outlive_its_rights",),
+    ),
+    Mutant(
+        "F34",
+        "a stream that waits for the database outlives its rights",
+        _HUB,
+        "        if self._working is not None and not self._working.expired():\n",
+        "        if False:\n",
+        (f"{_ENDINGS}::test_f34_streams_that_catch_up_end_at_once_whether_it_is_their_turn_or_not",),
     ),
     Mutant(
         "F41",

@@ -11,12 +11,17 @@ from time import monotonic
 import aiohttp
 
 from keelson.events.app import AppRenamed
+from keelson.events.env import EnvConfigSet
 from support.database import Database
-from support.query_world import APP, NODE, TOKEN, World, open_world
+from support.query_world import APP, ENV, NODE, TOKEN, World, open_world
 from support.sse import Ended, Stream, streamed
+from support.stalling import asking
 from support.waiting import eventually, free_port
 
 GRACE_S = 10.0
+# More than the kernel takes for a client.
+LARGE_BYTES = 7_000_000
+CREDENTIAL = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
 
 
 @asynccontextmanager
@@ -91,3 +96,26 @@ async def test_f33_sigterm_ends_streams_with_their_cursor_and_the_process_within
                 position = int(cursor.partition("-")[2])
                 told = [each.position for each in await resumed.events_to(world.head)]
                 assert told == list(range(position + 1, world.head + 1))
+
+
+async def test_f33_sigterm_ends_a_process_whose_clients_take_nothing(database: Database) -> None:
+    """One is told something large while its stream sleeps; one has been answered, and has not read all of it."""
+    async with open_world(database) as world, AsyncExitStack() as stack:
+        await world.append_base()
+        await world.project()
+        process, url = await stack.enter_async_context(running(database))
+        port = int(url.rpartition(":")[2])
+        listening = f"GET /v1/events?after={world.head} HTTP/1.1\r\nAccept: text/event-stream"
+        client = await stack.enter_async_context(asking(port, f"{listening}\r\n{CREDENTIAL}\r\n"))
+        async with asyncio.timeout(GRACE_S):
+            told = b""
+            while b"bookmark" not in told:
+                told += await asyncio.get_running_loop().sock_recv(client, 1)
+        await world.append((ENV, EnvConfigSet(variables={"A": "x" * LARGE_BYTES})))
+        reading = f"GET /v1/events?after={world.head - 1} HTTP/1.1"
+        answered = await stack.enter_async_context(asking(port, f"{reading}\r\n{CREDENTIAL}\r\n"))
+        await asyncio.get_running_loop().sock_recv(answered, 1)
+        began = monotonic()
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 2 * GRACE_S) == 0
+        assert monotonic() - began < GRACE_S - 2

@@ -26,14 +26,13 @@ class StreamedBody:
     The client may take `timeout_s` whenever it has to be waited for.
     """
 
-    __slots__ = ("_answer", "_timeout_s", "_waiting", "is_sending")
+    __slots__ = ("_answer", "_timeout_s", "_waiting")
 
     def __init__(self, scope: Scope, timeout_s: float) -> None:
         self._answer: AnswerTransport = scope["state"]["answer"]
         self._answer.bound_silence(VANISHED_AFTER_S)
         self._timeout_s = timeout_s
         self._waiting: asyncio.Timeout | None = None
-        self.is_sending = False
 
     @property
     def is_lost(self) -> bool:
@@ -73,19 +72,22 @@ class StreamedBody:
         if self._answer.is_full:
             await self._drain()
 
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what it was sent. Raises SlowClientError; nothing if it is gone."""
+        if self._answer.is_full:
+            await self._drain()
+
     def abort(self) -> None:
         """Cut the connection."""
         self._answer.abort()
 
     async def _drain(self) -> None:
-        self.is_sending = True
         try:
             async with asyncio.timeout(self._timeout_s) as self._waiting:
                 await self._answer.drain()
         except TimeoutError:
             raise SlowClientError from None
         finally:
-            self.is_sending = False
             self._waiting = None
 
 

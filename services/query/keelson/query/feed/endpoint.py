@@ -1,6 +1,7 @@
 """`GET /v1/events` as a feed: as a stream, or as a page that is waited for."""
 
 import asyncio
+from contextlib import suppress
 
 from msgspec.structs import replace
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from keelson.query.confinement import Reach
 from keelson.query.feed.events import EventSource, require_within
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.frames import MEDIA_TYPE
+from keelson.query.feed.hub import MustEndError
 from keelson.query.feed.stream import StreamResponse
 from keelson.query.places import Place, read_place
 from keelson.service.headers import read_header
@@ -83,9 +85,16 @@ async def await_events(request: Request, query: EventsQuery, first: EventsPage, 
         while not page.envelopes and not subscription.is_interrupted and loop.time() < until:
             if page.next == page.head:
                 await subscription.wait(page.head, until - loop.time())
-            async with feed.catching_up:
-                page = await read_events(feed.db, replace(query, after=page.next), reach=request.state.reach)
+            with suppress(MustEndError):
+                page = await subscription.unless_interrupted(
+                    _read_in_turn(feed, replace(query, after=page.next), request.state.reach)
+                )
             require_within(Place(page.next or Position(0), first.epoch), page.epoch, page.head)
             await watch.settled()
             watch.require()
     return page
+
+
+async def _read_in_turn(feed: Feed, query: EventsQuery, reach: Reach) -> EventsPage:
+    async with feed.catching_up:
+        return await read_events(feed.db, query, reach=reach)

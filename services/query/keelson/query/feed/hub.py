@@ -5,8 +5,9 @@ the database, and so it misses nothing that was not announced, and sees nothing 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +16,12 @@ from keelson.events.ids import Position
 from keelson.log.read import Filter
 from keelson.query.feed.interests import Interest, Interests
 from keelson.query.feed.ring import Ring
+
+T = TypeVar("T")
+
+
+class MustEndError(Exception):
+    """What a reader was doing is given up: the reader has to end."""
 
 
 class Resync(msgspec.Struct, frozen=True):
@@ -36,11 +43,12 @@ def do_nothing() -> None:
 class Subscription:
     """One reader's bed. Nothing else may be awaited between looking whether there is work, and `wait`."""
 
-    __slots__ = ("_hub", "_quiet_to", "_waiter", "at_once", "hurry", "interest", "resync")
+    __slots__ = ("_hub", "_quiet_to", "_waiter", "_working", "at_once", "hurry", "interest", "resync")
 
     def __init__(self, hub: "Hub", interest: Interest) -> None:
         self._hub = hub
         self._waiter: asyncio.Future[None] | None = None
+        self._working: asyncio.Timeout | None = None
         self._quiet_to = Position(0)
         self.interest = interest
         self.resync: Resync | None = None
@@ -81,6 +89,22 @@ class Subscription:
             timer.cancel()
             self._waiter = None
 
+    async def unless_interrupted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what may wait for others, such as the database; it is given up as soon as one is interrupted.
+
+        Raises MustEndError then. No task is made, and no timer set.
+        """
+        working = self._working = asyncio.timeout(None)
+        try:
+            async with working:
+                return await work
+        except TimeoutError:
+            if working.expired():
+                raise MustEndError from None
+            raise
+        finally:
+            self._working = None
+
     def rouse(self, quiet_to: Position) -> None:
         """Have the sleeper look, since something that matches has arrived after this position."""
         try:
@@ -91,8 +115,13 @@ class Subscription:
             self.wake(quiet_to)
 
     def interrupt(self) -> None:
-        """End a sleep; all that has arrived until now and concerned the sleeper would have ended it before."""
+        """End a sleep, or what is done `unless_interrupted`.
+
+        All that has arrived until now and concerned a sleeper would have ended its sleep before.
+        """
         self.wake(self._hub.end)
+        if self._working is not None and not self._working.expired():
+            self._working.reschedule(asyncio.get_running_loop().time())
 
     def wake(self, quiet_to: Position) -> None:
         """End a sleep, during which nothing that matches has arrived up to this position."""

@@ -27,9 +27,9 @@ class Source(Protocol):
     async def read(self) -> bytes:
         """Give the next frames, in one piece of bounded size; b"" where there is nothing to tell, or not yet.
 
-        Called again, without waiting, until it gives b"". It may wait for a fraction of a second, no longer. Raises
-        SourceEndedError when there will never be anything again, and what the database raises when it is away: it is
-        then called again later.
+        Called again, without waiting, until it gives b"". It may wait for the database: it is cancelled when the stream
+        must end, and not called again; `bookmark` may be. Raises SourceEndedError when there will never be anything
+        again, and what the database raises when it is away: it is then called again later.
         """
 
     def read_at_once(self, quiet_to: Position) -> bytes | None:

@@ -5,6 +5,7 @@ client has taken it. A client that does not take it in time is cut off; its last
 """
 
 import asyncio
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,7 +15,7 @@ from keelson.log.database import UNAVAILABLE
 from keelson.query.feed import frames, metrics
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.guard import Watch
-from keelson.query.feed.hub import Subscription, do_nothing, wake
+from keelson.query.feed.hub import MustEndError, Subscription, do_nothing, wake
 from keelson.query.feed.source import Source, SourceEndedError
 from keelson.service.credentials import Caller
 from keelson.service.problems import unavailable
@@ -83,10 +84,10 @@ class _Telling:
         self._subscription.hurry = self._hurry
         try:
             await self._say(frames.write_retry())
-            await self._tell()
-            await self._say_last_words()
-        except SourceEndedError:
-            pass
+            with suppress(SourceEndedError):
+                await self._tell()
+                await self._say_last_words()
+            await self._body.drained()  # whoever ends the answer would wait for the client without a bound
         except SlowClientError:
             metrics.SLOW.inc()
             self._body.abort()
@@ -104,6 +105,9 @@ class _Telling:
         """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
         is_placed = False
         while not self._must_end:
+            if self._body.is_full:  # filled while the task slept: no client is waited for in sleep, without a bound
+                await self._body.drained()
+                continue
             data = await self._read()
             if not await self._watch.settled() or self._must_end_now:
                 return  # what was read must not be told any more
@@ -128,10 +132,14 @@ class _Telling:
         return not self._body.is_full
 
     async def _read(self) -> bytes:
+        """Give what the source has to tell next; nothing, at once, when the stream must end while it is being read."""
         try:
-            return await self._source.read()
+            return await self._subscription.unless_interrupted(self._source.read())
+        except MustEndError:
+            return b""
         except UNAVAILABLE:
-            await self._subscription.pause(RETRY_S)
+            if not self._must_end:
+                await self._subscription.pause(RETRY_S)
             return b""
 
     async def _say_last_words(self) -> None:
@@ -169,6 +177,6 @@ class _Telling:
 
     def _end_at_once(self) -> None:
         """End for want of rights: a client that is being waited for is cut off, so that it takes no second longer."""
-        if self._body.is_sending:
+        if self._body.is_full:
             self._body.abort()
         self._subscription.interrupt()
