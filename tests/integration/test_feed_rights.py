@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from keelson.query.feed import guard as guarding
+from keelson.query.feed import watches
 from keelson.query.feed.guard import Guard
 from support.cast import enroll
 from support.command_world import World, open_world
@@ -168,7 +168,7 @@ async def test_planted_a_doubt_that_holds_nobody_back_lets_events_through(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked all the same, but the stream goes on meanwhile: it is told what came after the change."""
-    monkeypatch.setattr(guarding.Watch, "is_doubted", property(lambda _: False))
+    monkeypatch.setattr(watches.Watch, "is_doubted", property(lambda _: False))
     with pytest.raises(AssertionError):
         await change_with_open_streams(stage, revoke)
 

@@ -111,6 +111,22 @@ MUTANTS = (
         (f"{_CLIENTS}::test_f32_no_more_streams_than_are_allowed",),
     ),
     Mutant(
+        "F32",
+        "who connects has the time of a question for the whole of the queue",
+        _GUARD,
+        "        async with self._confirming:\n            asking",
+        "        async with asyncio.timeout(MAX_DOUBT_S), self._confirming:\n            asking",
+        (f"{_GUARDING}::test_f32_a_herd_of_different_credentials_has_one_turn_after_the_other",),
+    ),
+    Mutant(
+        "F32",
+        "who connects while nobody answers ends the streams that are open",
+        _GUARD,
+        "                credential.refuse(asking)\n",
+        '                credential.judge(None, unknown="unknown")\n',
+        (f"{_GUARDING}::test_f32_who_connects_while_nobody_answers_is_refused_and_ends_no_stream",),
+    ),
+    Mutant(
         "F33",
         "a service that stops leaves its streams open",
         f"{_FEED}/feed.py",
@@ -165,6 +181,14 @@ MUTANTS = (
         "        if self._working is not None and not self._working.expired():\n",
         "        if False:\n",
         (f"{_ENDINGS}::test_f34_streams_that_catch_up_end_at_once_whether_it_is_their_turn_or_not",),
+    ),
+    Mutant(
+        "F34",
+        "an end that is further away than a timer is never asked about",
+        _GUARD,
+        "loop.call_later(LONGEST_TIMER_S, self._await_expiry, watch, credential)",
+        "loop.call_later(LONGEST_TIMER_S, lambda: None)",
+        (f"{_GUARDING}::test_f34_an_end_that_is_far_away_is_asked_about_when_it_has_come",),
     ),
     Mutant(
         "F41",

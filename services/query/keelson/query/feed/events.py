@@ -11,10 +11,11 @@ from keelson.query.feed import frames, metrics
 from keelson.query.feed.chunks import MAX_CHUNK_BYTES, Chunk, read_ring, tell
 from keelson.query.feed.feed import Feed
 from keelson.query.feed.hub import Subscription
+from keelson.query.feed.refusals import refused
 from keelson.query.feed.ring import Entry
 from keelson.query.freshness import require_epoch
 from keelson.query.places import Place
-from keelson.service.problems import Problem, unavailable
+from keelson.service.problems import Problem
 
 # Matches that one statement of catching up brings: few at first, and more only while they are small, since an event may
 # have a megabyte, and a page is held until it is told.
@@ -44,7 +45,7 @@ class EventSource:
             head = await read_head(self._feed.db)
             require_within(self._after, head.epoch, head.position)
             if head.epoch != self._epoch:
-                raise unavailable("Another epoch has just begun")
+                raise refused("Another epoch has just begun")
 
     async def read(self) -> bytes:
         """Give what matches in the next part of what has arrived in this replica; there may be nothing in it."""

@@ -1,7 +1,6 @@
 """The feed of one replica: what all its streams share."""
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,8 @@ from keelson.query.feed import metrics
 from keelson.query.feed.follower import Follower
 from keelson.query.feed.guard import Guard
 from keelson.query.feed.hub import Hub
+from keelson.query.feed.refusals import refused
+from keelson.query.feed.refusals import spread as _spread
 from keelson.query.feed.ring import Ring
 from keelson.query.settings import QuerySettings
 from keelson.service.authentication import Authenticator
@@ -20,8 +21,6 @@ from keelson.service.epoch import Epoch
 from keelson.service.lifecycle import on_stop
 from keelson.service.problems import unavailable
 
-# Those who are refused come back one after the other.
-RETRY_AFTER_S = (1, 10)
 # Statements at once for streams that are behind the ring: they leave most of the pool to others.
 CATCH_UP_READS = 4
 # How long may pass until a replica that has just begun knows the log.
@@ -94,12 +93,7 @@ class Feed:
         process knows of another by its first connection to it, before anything is read of that (F26).
         """
         if not await self.hub.until_begun(BEGIN_TIMEOUT_S) or self.hub.epoch is None:
-            raise unavailable("This replica does not know the log yet", retry_after_s=_spread())
+            raise refused("This replica does not know the log yet")
         if self.hub.epoch != self._epoch.name:
-            raise unavailable("Another epoch has just begun")
+            raise refused("Another epoch has just begun")
         return self.hub.epoch
-
-
-def _spread() -> int:
-    first, last = RETRY_AFTER_S
-    return first + secrets.randbelow(last - first + 1)

@@ -3,35 +3,35 @@
 The log says when a credential may have changed: an event of the aggregate that holds it. The hub shows every event here
 before it wakes anybody; from then on the credential is doubted, and its streams say nothing, until the vault and the
 log have been asked anew. Who connects is asked about once more, after its watch has begun: what authenticated it may be
-almost a second old.
+almost a second old. That is no doubt: it holds back nobody else, and ends nobody else if it is not answered.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 
 import msgspec
 import structlog
 
 from keelson.events import Envelope
+from keelson.query.feed.watches import Credential, Watch
 from keelson.service.authentication import Authenticator
-from keelson.service.credentials import Caller, UnauthenticatedError
-from keelson.service.problems import unavailable
+from keelson.service.credentials import Caller
 
 # A doubt that cannot be settled ends the streams that it is about: nobody knows whether they may go on.
 MAX_DOUBT_S = 0.8
+# Who connects waits for its turn no longer, however many come at once.
+MAX_CONFIRMING_S = 5.0
 RETRY_S = 0.1
 # What no event tells of is found by asking about everybody, one after the other, this often.
 ROUND_S = 30.0
-# How many questions are asked of the database at once.
+# How many questions are asked of the database at once: because of doubts, and as many for who connects.
 QUESTIONS = 4
 # An expiry is asked about just after it.
 _AFTER_EXPIRY_S = 0.02
-_LONGEST_TIMER_S = 24 * 3600.0
-
-Verdict = Literal["good", "revoked", "changed", "unknown"]
+# What is further away is looked at again then: event loops bound their timers, and clocks are set meanwhile.
+LONGEST_TIMER_S = 24 * 3600.0
 
 _log = structlog.get_logger()
 
@@ -45,108 +45,17 @@ class _Concerned(msgspec.Struct):
 _decode_concerned = msgspec.json.Decoder(_Concerned).decode
 
 
-class Watch:
-    """What is known of one stream's credential. `wake` is called when a doubt is settled."""
-
-    __slots__ = ("_credential", "caller", "verdict", "wake")
-
-    def __init__(self, credential: "_Credential | None", caller: Caller, wake: Callable[[], None]) -> None:
-        self._credential = credential
-        self.caller = caller
-        self.wake = wake
-        self.verdict: Verdict = "good"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the stream may say nothing more, ever."""
-        return self.verdict != "good"
-
-    @property
-    def is_doubted(self) -> bool:
-        """Whether the stream may say nothing now."""
-        return self._credential is not None and self._credential.is_doubted
-
-    async def settled(self) -> bool:
-        """Wait until nothing is doubted; give whether the stream may go on."""
-        while self.is_doubted and not self.is_over:
-            assert self._credential is not None  # noqa: S101 - only what can be asked about is doubted
-            await self._credential.answered()
-        return not self.is_over
-
-    def require(self) -> None:
-        """Raise what the verdict is to a client that has not been answered yet."""
-        match self.verdict:
-            case "good":
-                return
-            case "revoked":
-                raise UnauthenticatedError
-            case "changed" | "unknown":
-                raise unavailable("What this credential may has just changed, or cannot be told; come again")
-
-
-class _Credential:
-    """A credential, and the streams that it opened.
-
-    Doubts are counted: `asking` is how many the question under way will settle, `asked` how many are settled.
-    `doubted_at` is when the first came that it will not.
-    """
-
-    __slots__ = (
-        *("asked", "asking", "doubted_at", "doubts", "holder_id", "is_being_settled", "token_hash", "waiting"),
-        "watches",
-    )
-
-    def __init__(self, caller: Caller) -> None:
-        self.token_hash = caller.token_hash
-        self.holder_id = caller.identity.holder_id
-        self.watches: set[Watch] = set()
-        self.doubts = self.asking = self.asked = 0
-        self.doubted_at = 0.0
-        self.is_being_settled = False
-        self.waiting: list[asyncio.Future[None]] = []
-
-    @property
-    def is_doubted(self) -> bool:
-        return self.asked < self.doubts
-
-    def doubt(self, now: float) -> None:
-        """Count one doubt more."""
-        if self.doubts == self.asking:
-            self.doubted_at = now
-        self.doubts += 1
-
-    async def answered(self) -> None:
-        """Wait for the next answer."""
-        future = asyncio.get_running_loop().create_future()
-        self.waiting.append(future)
-        await future
-
-    def judge(self, caller: Caller | None, unknown: Verdict | None = None) -> None:
-        """End the streams that were opened with other grants than the credential has now."""
-        for watch in self.watches:
-            if not watch.is_over and (caller is None or caller.grants != watch.caller.grants):
-                watch.verdict = unknown or ("revoked" if caller is None else "changed")
-                watch.wake()
-
-    def answer(self) -> None:
-        """Let those go on whose doubts were there when the question was asked that is answered now."""
-        self.asked = self.asking
-        waiting, self.waiting = self.waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-
 class Guard:
     """Watches over streams, by the credentials that `authenticator` has while the service works."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
-        self._credentials: dict[bytes, _Credential] = {}
-        self._by_holder: dict[str, set[_Credential]] = defaultdict(set)
-        self._doubted: dict[bytes, _Credential] = {}
+        self._credentials: dict[bytes, Credential] = {}
+        self._by_holder: dict[str, set[Credential]] = defaultdict(set)
+        self._doubted: dict[bytes, Credential] = {}
         self._something_doubted = asyncio.Event()
         self._questions = asyncio.Semaphore(QUESTIONS)
+        self._confirming = asyncio.Semaphore(QUESTIONS)
 
     @contextmanager
     def watching(self, caller: Caller, wake: Callable[[], None]) -> Iterator[Watch]:
@@ -157,12 +66,12 @@ class Guard:
         credential = self._credential_of(caller)
         watch = Watch(credential, caller, wake)
         credential.watches.add(watch)
-        timer = self._expiry_timer(caller, credential)
+        self._await_expiry(watch, credential)
         try:
             yield watch
         finally:
-            if timer is not None:
-                timer.cancel()
+            if watch.timer is not None:
+                watch.timer.cancel()
             credential.watches.discard(watch)
             if not credential.watches:
                 self._forget(credential)
@@ -170,12 +79,33 @@ class Guard:
     async def confirm(self, watch: Watch) -> None:
         """Ask whether a watch that has begun is of a good credential, with the grants that it had.
 
-        Raises UnauthenticatedError if it is not good, and Problem `unavailable` if that cannot be told or they differ.
+        Those who come at once by one credential share a question that begins after all of them have come, one at a time
+        (F32). Raises UnauthenticatedError if it is not good, and Problem `unavailable` if that cannot be told or they
+        differ.
         """
-        if watch._credential is not None:  # noqa: SLF001 - a watch is this module's
-            self._doubt(watch._credential)  # noqa: SLF001
+        credential = watch.credential
+        if credential is not None:
+            credential.expect(watch)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MAX_CONFIRMING_S), credential.turn:
+                    if not (watch.is_confirmed or watch.is_over):
+                        await self._ask_for_all_who_came(credential)
+            watch.end_unless_confirmed()
             await watch.settled()
         watch.require()
+
+    async def _ask_for_all_who_came(self, credential: Credential) -> None:
+        """Ask whether all may begin who came until it is their turn, unless it takes too long from then on."""
+        async with self._confirming:
+            asking = credential.questions
+            try:
+                async with asyncio.timeout(MAX_DOUBT_S):
+                    caller = await self._ask_until_told(credential, nullcontext())
+            except TimeoutError:
+                credential.refuse(asking)
+            else:
+                credential.judge(caller)
+                credential.answer(asking)
 
     def look_closely(self, envelope: Envelope) -> None:
         """Doubt what an event may have changed. It must be called before anybody is told of the event."""
@@ -208,42 +138,45 @@ class Guard:
             except Exception as error:  # noqa: BLE001 - likewise; nothing is known of this one, nor that it is not good
                 _log.warning("credential_unasked", error=type(error).__name__)
 
-    def _doubt(self, credential: _Credential) -> None:
+    def _doubt(self, credential: Credential) -> None:
         credential.doubt(asyncio.get_running_loop().time())
         self._doubted[credential.token_hash] = credential
         self._something_doubted.set()
 
-    async def _settle(self, credential: _Credential) -> None:
-        """Ask until nothing is doubted: by one question at a time, however many connect at once (F32)."""
+    async def _settle(self, credential: Credential) -> None:
+        """Ask until nothing is doubted: by one question at a time."""
         try:
             while credential.is_doubted:
                 await self._settle_doubts(credential)
         finally:
             credential.is_being_settled = False
 
-    async def _settle_doubts(self, credential: _Credential) -> None:
+    async def _settle_doubts(self, credential: Credential) -> None:
         """Ask what settles the doubts there are until now, unless it takes too long."""
-        credential.asking = credential.doubts
+        asking, doubted_to = credential.questions, credential.doubted_to
+        credential.asking = asking
         try:
             async with asyncio.timeout_at(credential.doubted_at + MAX_DOUBT_S):
-                caller = await self._ask_until_told(credential)
+                caller = await self._ask_until_told(credential, self._questions)
         except TimeoutError:
+            if credential.answered_to >= doubted_to:  # by the question of somebody who came
+                return
             _log.warning("streams_ended", why="nobody could tell whether their credential is good")
             credential.judge(None, unknown="unknown")
         else:
             credential.judge(caller)
-        credential.answer()
+        credential.answer(asking)
 
-    async def _ask_until_told(self, credential: _Credential) -> Caller | None:
+    async def _ask_until_told(self, credential: Credential, turn: AbstractAsyncContextManager[object]) -> Caller | None:
         while True:
             try:
-                async with self._questions:
+                async with turn:
                     return await self._ask(credential)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer, and no reason to end the service
                 _log.warning("credential_unasked", error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
 
-    async def _ask(self, credential: _Credential) -> Caller | None:
+    async def _ask(self, credential: Credential) -> Caller | None:
         credentials = self._authenticator.credentials
         if credentials is None:
             raise ConnectionError("the service has no database")
@@ -254,14 +187,14 @@ class Guard:
             await asyncio.sleep(ROUND_S)
             await self.go_round()
 
-    def _credential_of(self, caller: Caller) -> _Credential:
+    def _credential_of(self, caller: Caller) -> Credential:
         credential = self._credentials.get(caller.token_hash)
         if credential is None:
-            credential = self._credentials[caller.token_hash] = _Credential(caller)
+            credential = self._credentials[caller.token_hash] = Credential(caller)
             self._by_holder[credential.holder_id].add(credential)
         return credential
 
-    def _forget(self, credential: _Credential) -> None:
+    def _forget(self, credential: Credential) -> None:
         if self._credentials.pop(credential.token_hash, None) is None:
             return
         holding = self._by_holder[credential.holder_id]
@@ -269,13 +202,17 @@ class Guard:
         if not holding:
             del self._by_holder[credential.holder_id]
 
-    def _expiry_timer(self, caller: Caller, credential: _Credential) -> asyncio.TimerHandle | None:
+    def _await_expiry(self, watch: Watch, credential: Credential) -> None:
+        """Doubt a credential just after its end, if it has one, however far away that is."""
         credentials = self._authenticator.credentials
-        left_s = credentials.seconds_left(caller) if credentials is not None else None
+        left_s = credentials.seconds_left(watch.caller) if credentials is not None else None
         if left_s is None:
-            return None
-        after_s = min(max(left_s, 0.0) + _AFTER_EXPIRY_S, _LONGEST_TIMER_S)
-        return asyncio.get_running_loop().call_later(after_s, self._doubt, credential)
+            return
+        loop, after_s = asyncio.get_running_loop(), max(left_s, 0.0) + _AFTER_EXPIRY_S
+        if after_s > LONGEST_TIMER_S:
+            watch.timer = loop.call_later(LONGEST_TIMER_S, self._await_expiry, watch, credential)
+        else:
+            watch.timer = loop.call_later(after_s, self._doubt, credential)
 
 
 def _member_of(envelope: Envelope) -> str | None:

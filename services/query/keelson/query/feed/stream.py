@@ -14,11 +14,11 @@ from keelson.events.ids import Position
 from keelson.log.database import UNAVAILABLE
 from keelson.query.feed import frames, metrics
 from keelson.query.feed.feed import Feed
-from keelson.query.feed.guard import Watch
 from keelson.query.feed.hub import MustEndError, Subscription, do_nothing, wake
+from keelson.query.feed.refusals import refused
 from keelson.query.feed.source import Source, SourceEndedError
+from keelson.query.feed.watches import Watch
 from keelson.service.credentials import Caller
-from keelson.service.problems import unavailable
 from keelson.service.streaming import SlowClientError, StreamedBody, forget_credential, hold
 
 _HEADERS = (
@@ -53,7 +53,7 @@ class StreamResponse(Response):
             await self._source.begin(subscription)
             if subscription.resync is not None:
                 # The source may have begun in that epoch already, and so may its client: it has nothing to throw away.
-                raise unavailable("Another epoch has just begun", retry_after_s=1)
+                raise refused("Another epoch has just begun")
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             if scope["method"] != "HEAD":
                 await _Telling(feed, self._source, subscription, watch, StreamedBody(scope, feed.send_timeout_s)).run()
