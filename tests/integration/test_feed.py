@@ -17,7 +17,7 @@ from keelson.query.feed.follower import Follower
 from keelson.query.feed.hub import Subscription
 from support.database import Database
 from support.following import APPS, append_some, follow, read_log, require_atomic, require_same, take_bytes
-from support.query_world import APP, ENV, NODE, ORG, PROJECT, TOKEN, Reader, World, open_world, served
+from support.query_world import APP, ENV, NODE, ORG, PROJECT, TOKEN, Reader, World, make_id, open_world, served
 from support.sse import connect, streamed
 from support.waiting import eventually
 
@@ -147,6 +147,47 @@ async def test_who_falls_behind_the_ring_catches_up(database: Database, world: W
             told = await stream.events_to(world.head)
         require_same([each.data for each in told], [row for row in log if row["position"] > begun])
         assert len(reader.app.state.feed.hub.ring) <= 5
+@pytest.mark.parametrize("kept_events", [100, 1])
+async def test_a_bookmark_comes_once_all_was_looked_at_and_not_before(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch, kept_events: int
+) -> None:
+    """Nothing matches, and it takes several looks to know, be it at the ring or at the database."""
+    monkeypatch.setattr(chunks, "MAX_SCANNED", 4)
+    monkeypatch.setattr(read, "WINDOW", 4)
+    await append_some(world, Random(6), 30)
+    async with served(database, feed_ring_events=kept_events) as reader:
+        await has_arrived(world, reader)
+        async with streamed(reader.url, TOKEN, node_id=make_id("node", 99)) as stream:
+            assert (await stream.next("bookmark")).position == world.head
+
+
+async def test_others_have_their_turn_between_looks_at_the_ring(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "MAX_SCANNED", 4)
+    turn, turns = 0, []
+
+    async def take_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def counting(*args: Any) -> chunks.Chunk:
+        turns.append(turn)
+        return chunks.read_ring(*args)
+
+    monkeypatch.setattr(events, "read_ring", counting)
+    await append_some(world, Random(6), 30)
+    async with served(database) as reader:
+        await has_arrived(world, reader)
+        taking = asyncio.create_task(take_turns())
+        for filters in FILTERS[0], FILTERS[5]:
+            async with streamed(reader.url, TOKEN, **filters) as stream:
+                await stream.events_to(world.head)
+        taking.cancel()
+    assert len(turns) > 10
+    assert len(turns) == len(set(turns))
 
 
 # F29
@@ -260,10 +301,11 @@ async def test_f29_what_could_not_be_read_is_told_once_the_database_is_back(
     database: Database, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a stream that is behind the ring cannot read, events that concern it arrive; none of before is skipped."""
-    is_away = True
+    is_away, tried = True, asyncio.Event()
 
     async def read_or_fail(*args: Any) -> Any:
         if is_away:
+            tried.set()
             raise ConnectionError("away")
         return await read.read_filtered(*args)
 
@@ -272,7 +314,7 @@ async def test_f29_what_could_not_be_read_is_told_once_the_database_is_back(
         await append_some(world, Random(7), 30)
         await has_arrived(world, reader)
         async with streamed(reader.url, TOKEN) as stream:
-            assert (await stream.next("bookmark")).position == 0
+            await tried.wait()
             await append_some(world, Random(8), 5)
             await has_arrived(world, reader)
             is_away = False

@@ -98,8 +98,8 @@ MUTANTS = (
         "F31",
         "a stream that nothing matches is told nothing",
         _STREAM,
-        "not is_placed or self._silent_for_s() >= self._feed.bookmark_interval_s",
-        "not is_placed",
+        "        if not (is_new or is_silent):\n",
+        "        if not is_new:\n",
         (f"{_TOLD}::test_f31_a_quiet_stream_is_told_how_far_it_is",),
     ),
     Mutant(

@@ -22,6 +22,11 @@ class DesiredSource:
         self._has_begun = True
         self.sought = subject.sought
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all was told: there is never more to tell than what should be now."""
+        return True
+
     async def begin(self, subscription: Subscription) -> None:
         """Take a first look. Raises Problem for a place that means nothing, and for what is not there."""
         await self._watching.begin(subscription, self._known)

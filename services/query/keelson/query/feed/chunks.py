@@ -12,7 +12,7 @@ from keelson.query.feed.ring import Entry, Ring
 
 # What is told at once, unless a single command has more; a slow reader holds no more than this.
 MAX_CHUNK_BYTES = 256 * 1024
-# How many events are looked at before others have their turn: about two milliseconds.
+# How many events are looked at before others have their turn (`stream` sees to it): about two milliseconds.
 MAX_SCANNED = 2000
 # Chunks kept for each interest, by where they begin: those who keep up are at one or two places.
 MAX_KEPT = 4

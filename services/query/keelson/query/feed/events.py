@@ -37,6 +37,11 @@ class EventSource:
         self._page_events = min(FIRST_PAGE_EVENTS, PAGE_EVENTS)
         self.sought = sought
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that has arrived in this replica was looked at."""
+        return self._examined >= self._hub.end
+
     async def begin(self, subscription: Subscription) -> None:
         """Refuse a place of another epoch or beyond the head, after looking in the database (F30)."""
         self._subscription = subscription
@@ -49,7 +54,7 @@ class EventSource:
 
     async def read(self) -> bytes:
         """Give what matches in the next part of what has arrived in this replica; there may be nothing in it."""
-        if self._examined >= self._hub.end:
+        if self.is_caught_up:
             return b""
         return self._take(await self._next_chunk())
 

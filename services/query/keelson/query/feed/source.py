@@ -21,6 +21,10 @@ class Source(Protocol):
     def sought(self) -> Filter:
         """Which events wake the stream."""
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether `read` has given all that there is to tell by now; else `wait` would return at once."""
+
     async def begin(self, subscription: Subscription) -> None:
         """Make sure that the stream can begin; raises Problem. Nothing has been answered yet."""
 

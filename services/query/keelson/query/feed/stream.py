@@ -63,7 +63,7 @@ class StreamResponse(Response):
 class _Telling:
     """The body of one stream, while it lasts."""
 
-    __slots__ = ("_body", "_feed", "_loop", "_said_at", "_source", "_subscription", "_watch")
+    __slots__ = ("_body", "_feed", "_is_placed", "_loop", "_said_at", "_source", "_subscription", "_watch")
 
     def __init__(
         self, feed: Feed, source: Source, subscription: Subscription, watch: Watch, body: StreamedBody
@@ -75,6 +75,7 @@ class _Telling:
         self._body = body
         self._loop = asyncio.get_running_loop()
         self._said_at = self._loop.time()
+        self._is_placed = False
 
     async def run(self) -> None:
         """Tell until the end, and say what the end is about."""
@@ -102,8 +103,7 @@ class _Telling:
         self._body.on_lost(do_nothing)
 
     async def _tell(self) -> None:
-        """Tell all that there is, then wait for more; say where one is at first, and after each interval of silence."""
-        is_placed = False
+        """Tell all that there is, then wait for more; say where one is once that is told, and after silence."""
         while not self._must_end:
             if self._body.is_full:  # filled while the task slept: no client is waited for in sleep, without a bound
                 await self._body.drained()
@@ -111,13 +111,22 @@ class _Telling:
             data = await self._read()
             if not await self._watch.settled() or self._must_end_now:
                 return  # what was read must not be told any more
-            if not data and (not is_placed or self._silent_for_s() >= self._feed.bookmark_interval_s):
-                data = self._source.bookmark() or (frames.COMMENT if is_placed else b"")
-                is_placed = True
+            data = data or self._place()
             if data:
                 await self._say(data)
-            elif not self._must_end:
+            if not self._source.is_caught_up:
+                await asyncio.sleep(0)  # others have their turn, also where nothing of all this had to be waited for
+            elif not (data or self._must_end):
                 await self._source.wait(max(self._feed.bookmark_interval_s - self._silent_for_s(), 0))
+
+    def _place(self) -> bytes:
+        """Give what says where the client is, if it is time to: once it has caught up, and after silence."""
+        is_new = self._source.is_caught_up and not self._is_placed
+        is_silent = self._silent_for_s() >= self._feed.bookmark_interval_s
+        if not (is_new or is_silent):
+            return b""
+        self._is_placed = self._is_placed or is_new
+        return self._source.bookmark() or (frames.COMMENT if is_silent else b"")
 
     def _tell_at_once(self, quiet_to: Position) -> bool:
         """Tell what has just arrived while the task sleeps; false where something has to be waited for."""
