@@ -5,6 +5,7 @@ Two replicas, each with its own ring: the credential is changed by commands, as 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from keelson.query.feed import watches
+from keelson.log.read import read_page
+from keelson.query.feed import follower, watches
+from keelson.query.feed.feed import CATCH_UP_READS, Feed
 from keelson.query.feed.guard import Guard
 from support.cast import enroll
 from support.command_world import World, open_world
@@ -20,6 +23,7 @@ from support.database import Database
 from support.query_world import Reader, served
 from support.query_world import open_world as open_views
 from support.sse import Frame, Stream, connect, streamed
+from support.stalling import sleeping
 from support.waiting import eventually
 
 BOUND_S = 1.0
@@ -274,6 +278,52 @@ async def test_f34_a_read_that_waits_ends_with_its_credential(stage: Stage) -> N
     await revoke(stage, principal_id, credential)
     answer = await waiting
     assert (answer.status, monotonic() - began < BOUND_S) == (401, True)
+async def test_f34_a_read_that_waits_tells_nothing_of_what_came_after_its_rights_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads beyond what has arrived in its replica, which has not heard of the end of the credential yet."""
+    principal_id = await stage.principal()
+    credential = await stage.credential(principal_id)
+    [reader, _] = stage.readers
+    feed: Feed = reader.app.state.feed
+    head = await stage.world.head()
+    await eventually(lambda: feed.hub.end == head)
+    held, looked = arriving_once(monkeypatch, feed)
+    await looked.wait()
+    waiting = asyncio.create_task(reader.get("/v1/events", token=credential["token"], after=head, wait=30))
+    await eventually(lambda: sleeping(reader) == 1)
+    async with AsyncExitStack() as stack:
+        for _ in range(CATCH_UP_READS):
+            await stack.enter_async_context(feed.catching_up)
+        await stage.rename()
+        await held.wait()
+        changed = await revoke(stage, principal_id, credential)
+        await stage.rename()
+        assert feed.hub.end < changed
+    answer = await waiting
+    assert (answer.status, answer.code) == (401, "unauthenticated")
+
+
+def arriving_once(monkeypatch: pytest.MonkeyPatch, feed: Feed) -> tuple[asyncio.Event, asyncio.Event]:
+    """Have only the next events arrive in a replica, and nothing after them.
+
+    Gives what says that they have, and what says that all looks at the log are of this kind.
+    """
+    held, looked = asyncio.Event(), asyncio.Event()
+
+    async def read(db: Any, *args: Any, **options: Any) -> Any:
+        if db is not feed.db:
+            return await read_page(db, *args, **options)
+        if held.is_set():
+            await asyncio.Event().wait()
+        page = await read_page(db, *args, **options)
+        looked.set()
+        if page.envelopes:
+            held.set()
+        return page
+
+    monkeypatch.setattr(follower, "read_page", read)
+    return held, looked
 
 
 @pytest.mark.parametrize("error", [ConnectionError, RuntimeError])

@@ -191,6 +191,14 @@ MUTANTS = (
         (f"{_GUARDING}::test_f34_an_end_that_is_far_away_is_asked_about_when_it_has_come",),
     ),
     Mutant(
+        "F34",
+        "a read that waits tells of what its replica has not heard of",
+        f"{_FEED}/endpoint.py",
+        "                await feed.guard.confirm(watch)\n            await watch.settled()\n",
+        "                pass\n            await watch.settled()\n",
+        (f"{_RIGHTS}::test_f34_a_read_that_waits_tells_nothing_of_what_came_after_its_rights_ended",),
+    ),
+    Mutant(
         "F41",
         "streams are everybody's",
         f"{_FEED}/endpoint.py",

@@ -90,6 +90,9 @@ async def await_events(request: Request, query: EventsQuery, first: EventsPage, 
                     _read_in_turn(feed, replace(query, after=page.next), request.state.reach)
                 )
             require_within(Place(page.next or Position(0), first.epoch), page.epoch, page.head)
+            if page.envelopes and page.envelopes[-1].position > feed.hub.end:
+                # What ended a right may be before them, and have not arrived here: nobody has doubted anything yet.
+                await feed.guard.confirm(watch)
             await watch.settled()
             watch.require()
     return page
