@@ -12,8 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from keelson.events.registry import UnknownEventError
+from keelson.service import boundary
 from keelson.service.app import Application
 from keelson.service.exchange import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
+from keelson.service.headers import read_header
 from keelson.service.json import JsonResponse
 from keelson.service.problems import Problem
 from unit.service.asgi import TOKEN, Answer, Silence, ask, make_app, running
@@ -91,6 +93,22 @@ async def test_without_a_good_credential_there_is_nothing_to_see(
     answer = await ask(app, "GET", path, token=token)
     assert answer.problem == (401, "unauthenticated")
     assert answer.header("www-authenticate") == "Bearer"
+
+
+async def test_headers_are_looked_through_again_only_if_something_is_repeated(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    def counting(headers: Any, name: bytes) -> bytes | None:
+        looked.append(name)
+        return read_header(headers, name)
+
+    monkeypatch.setattr(boundary, "read_header", counting)
+    assert (await ask(app, "GET", "/echo", ("X-One", "1"))).status == 200
+    assert looked == []
+    assert (await ask(app, "GET", "/echo", ("X-One", "1"), ("X-One", "2"))).status == 200
+    assert looked == [b"authorization"]
 
 
 async def test_two_credentials_are_none(app: Application) -> None:

@@ -116,8 +116,9 @@ class Boundary:
 
     async def _authenticate(self, scope: Scope, found: dict[bytes, bytes]) -> Caller:
         headers = scope["headers"]
+        is_repeated = len(found) < len(headers)  # whatever it is
         credential = found.pop(b"authorization", None)  # nobody keeps it for as long as the answer takes
-        if len(found) < len(headers):  # something is repeated
+        if is_repeated:
             credential = read_header(headers, b"authorization")
         authorization = None if credential is None else credential.decode("latin-1")
         caller = await self._authenticator.authenticate(authorization)
