@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from keelson.events.app import AppRenamed
+from keelson.events.env import EnvConfigSet
 from keelson.log import read
-from keelson.query.feed import chunks, events
+from keelson.query.feed import chunks, events, metrics
 from keelson.query.feed.events import EventSource
 from keelson.query.feed.follower import Follower
 from keelson.query.feed.hub import Subscription
@@ -19,6 +20,7 @@ from support.database import Database
 from support.following import APPS, append_some, follow, read_log, require_atomic, require_same, take_bytes
 from support.query_world import APP, ENV, NODE, ORG, PROJECT, TOKEN, Reader, World, make_id, open_world, served
 from support.sse import connect, streamed
+from support.stalling import buffered, send_little
 from support.waiting import eventually
 
 
@@ -135,18 +137,24 @@ async def test_a_long_log_comes_from_the_database_and_then_from_the_ring(databas
 
 async def test_who_falls_behind_the_ring_catches_up(database: Database, world: World) -> None:
     """While a client reads nothing, the ring forgets what it has not been told yet."""
-    random = Random(3)
     async with served(database, feed_ring_events=5, feed_send_timeout_s=30) as reader:
+        send_little(reader, 64 * 1024)
         begun = world.head
         async with streamed(reader.url, TOKEN, after=begun) as stream, streamed(reader.url, TOKEN) as other:
+            stream.take_little(64 * 1024)
             assert (await stream.next("bookmark")).position == begun
-            for _ in range(5):
-                await append_some(world, random, 20)
-                await other.events_to(world.head)
-            log = await read_log(world)
+            await other.events_to(begun)
+            before = metrics.CATCH_UPS._value.get()
+            for number in range(50):
+                await world.append((ENV, EnvConfigSet(variables={"A": f"{number:03d}" * 10_000})))
+            await other.events_to(world.head)
+            assert buffered(reader) > 0
             told = await stream.events_to(world.head)
-        require_same([each.data for each in told], [row for row in log if row["position"] > begun])
+        assert metrics.CATCH_UPS._value.get() > before
+        require_same([each.data for each in told], (await read_log(world))[begun:])
         assert len(reader.app.state.feed.hub.ring) <= 5
+
+
 @pytest.mark.parametrize("kept_events", [100, 1])
 async def test_a_bookmark_comes_once_all_was_looked_at_and_not_before(
     database: Database, world: World, monkeypatch: pytest.MonkeyPatch, kept_events: int

@@ -4,6 +4,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-inte
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class Stream:
         line, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         self.status = int(line.split()[1])
         self.headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+
+    def take_little(self, size_bytes: int) -> None:
+        """Have the kernel take little from now on of what is not read."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)
 
     async def read_problem(self) -> Any:
         """Read the body of a refusal."""
