@@ -1,7 +1,6 @@
 """The feed of one replica: what all its streams share."""
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,18 +9,18 @@ import structlog
 from keelson.log.database import Database
 from keelson.log.listen import Listener
 from keelson.query.feed import metrics
+from keelson.query.feed.admission import Admission, spread_s
 from keelson.query.feed.follower import Follower
 from keelson.query.feed.guard import Guard
 from keelson.query.feed.hub import Hub
 from keelson.query.feed.ring import Ring
 from keelson.query.settings import QuerySettings
 from keelson.service.authentication import Authenticator
+from keelson.service.credentials import Caller
 from keelson.service.epoch import Epoch
 from keelson.service.lifecycle import on_stop
 from keelson.service.problems import unavailable
 
-# Those who are refused come back one after the other.
-RETRY_AFTER_S = (1, 10)
 # Statements at once for streams that are behind the ring: they leave most of the pool to others.
 CATCH_UP_READS = 4
 # How long may pass until a replica that has just begun knows the log.
@@ -33,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class Feed:
-    """The hub, who fills it, who watches over its streams, and how many there may be."""
+    """The hub, who fills it, who watches over its streams, and who is let in."""
 
     def __init__(
         self,
@@ -52,14 +51,13 @@ class Feed:
         self.catching_up = asyncio.Semaphore(CATCH_UP_READS)
         self.bookmark_interval_s = settings.feed_bookmark_interval_s
         self._send_timeout_s = settings.feed_send_timeout_s
-        self._max_streams = settings.feed_max_streams
-        self._streams = 0
-        metrics.watch_feed(lambda: self._streams, lambda: len(ring), lambda: ring.bytes)
+        self._admission = Admission(settings.feed_max_streams)
+        metrics.watch_feed(lambda: self.streams, lambda: len(ring), lambda: ring.bytes)
 
     @property
     def streams(self) -> int:
         """How many are open: streams, and reads that wait."""
-        return self._streams
+        return self._admission.streams
 
     @property
     def send_timeout_s(self) -> float:
@@ -74,18 +72,15 @@ class Feed:
             tasks.create_task(self.guard.run(), name="feed guard")
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count one stream, or whoever waits likewise, until the end of the body. Raises Problem `unavailable`."""
+    def admitted(self, caller: Caller) -> Iterator[None]:
+        """Count one stream, or whoever waits likewise, until the end of the body.
+
+        Raises Problem `unavailable` or `rate_limited`.
+        """
         if self.hub.is_stopping:
             raise unavailable("This replica stops; others answer", retry_after_s=1)
-        if self._streams >= self._max_streams:
-            metrics.REFUSED.inc()
-            raise unavailable(f"{self._max_streams} streams are open here, and no more may be", retry_after_s=_spread())
-        self._streams += 1
-        try:
+        with self._admission.admitted(caller.grants):
             yield
-        finally:
-            self._streams -= 1
 
     async def require_begun(self) -> str:
         """Give the epoch, once anything is known of the log.
@@ -94,12 +89,7 @@ class Feed:
         process knows of another by its first connection to it, before anything is read of that (F26).
         """
         if not await self.hub.until_begun(BEGIN_TIMEOUT_S) or self.hub.epoch is None:
-            raise unavailable("This replica does not know the log yet", retry_after_s=_spread())
+            raise unavailable("This replica does not know the log yet", retry_after_s=spread_s())
         if self.hub.epoch != self._epoch.name:
             raise unavailable("Another epoch has just begun")
         return self.hub.epoch
-
-
-def _spread() -> int:
-    first, last = RETRY_AFTER_S
-    return first + secrets.randbelow(last - first + 1)
