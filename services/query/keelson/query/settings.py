@@ -32,3 +32,8 @@ class QuerySettings(Settings, frozen=True, kw_only=True):
     feed_ring_bytes: Annotated[
         int, Meta(ge=1, description="what they may take, about; streams that are further behind read the database")
     ] = 67_108_864
+
+    @property
+    def files(self) -> int:
+        """Likewise, with a connection for each stream."""
+        return super().files + self.feed_max_streams
