@@ -33,6 +33,14 @@ MUTANTS = (
         (f"{_CLIENTS}::test_f28_a_client_that_vanished_without_a_word_is_found",),
     ),
     Mutant(
+        "F28",
+        "the kernel keeps megabytes of what a client does not take",
+        "libs/service/keelson/service/streaming.py",
+        "        self._answer.bound_unsent(MAX_UNSENT_BYTES)\n",
+        "",
+        (f"{_CLIENTS}::test_f28_the_kernel_keeps_little_of_what_a_client_does_not_take",),
+    ),
+    Mutant(
         "F29",
         "who is woken takes what woke it for quiet",
         _HUB,
