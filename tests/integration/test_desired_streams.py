@@ -545,7 +545,7 @@ async def test_f33_a_stream_ends_with_its_place_when_the_service_stops(world: Wo
     async with served(database) as reader, streamed(reader.url, TOKEN, PATH) as stream:
         await told(stream)
         waiting = asyncio.create_task(reader.get(PATH, wait=30, after=version))
-        await eventually(lambda: reader.app.state.feed._streams == 2)
+        await eventually(lambda: reader.app.state.feed.streams == 2)
         reader.app.state.feed.hub.stop()
         *_, last = await stream.rest(timeout_s=2)
         assert (last.kind, last.id) == ("bookmark", f"{world.epoch}-{version}")
@@ -572,7 +572,7 @@ async def test_a_stream_ends_when_its_node_is_removed(world: World, reader: Read
     async with streamed(reader.url, TOKEN, PATH) as stream:
         await told(stream)
         waiting = asyncio.create_task(reader.get(PATH, wait=30, after=world.head))
-        await eventually(lambda: reader.app.state.feed._streams == 2)
+        await eventually(lambda: reader.app.state.feed.streams == 2)
         await world.append((NODE, NodeRemoved()))
         await world.project()
         assert [each.kind for each in await stream.rest(timeout_s=2)] == []

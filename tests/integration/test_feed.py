@@ -16,11 +16,12 @@ from keelson.query.feed import chunks, events, metrics
 from keelson.query.feed.events import EventSource
 from keelson.query.feed.follower import Follower
 from keelson.query.feed.hub import Subscription
+from keelson.service import streaming
 from support.database import Database
 from support.following import APPS, append_some, follow, read_log, require_atomic, require_same, take_bytes
 from support.query_world import APP, ENV, NODE, ORG, PROJECT, TOKEN, Reader, World, make_id, open_world, served
 from support.sse import connect, streamed
-from support.stalling import buffered, send_little
+from support.stalling import buffered
 from support.waiting import eventually
 
 
@@ -135,10 +136,12 @@ async def test_a_long_log_comes_from_the_database_and_then_from_the_ring(databas
             require_atomic(frames, log)
 
 
-async def test_who_falls_behind_the_ring_catches_up(database: Database, world: World) -> None:
+async def test_who_falls_behind_the_ring_catches_up(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While a client reads nothing, the ring forgets what it has not been told yet."""
+    monkeypatch.setattr(streaming, "MAX_UNSENT_BYTES", 64 * 1024)
     async with served(database, feed_ring_events=5, feed_send_timeout_s=30) as reader:
-        send_little(reader, 64 * 1024)
         begun = world.head
         async with streamed(reader.url, TOKEN, after=begun) as stream, streamed(reader.url, TOKEN) as other:
             stream.take_little(64 * 1024)

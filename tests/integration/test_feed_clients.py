@@ -17,7 +17,7 @@ from support.following import read_log, require_same
 from support.log import connected
 from support.proxy import running_proxy
 from support.query_world import APP, ENV, NODE, TOKEN, Reader, World, open_world, served
-from support.sse import connect, streamed
+from support.sse import Stream, connect, streamed
 from support.stalling import buffered, never_reading
 from support.waiting import eventually
 
@@ -105,16 +105,29 @@ async def test_f28_a_client_that_vanished_without_a_word_is_found(database: Data
         assert dropped() == before + 1
 
 
+def socket_of(reader: Reader, stream: Stream) -> Any:
+    """Give the service's end of a stream's connection."""
+    [connection] = [
+        each
+        for each in reader.server.server_state.connections
+        if each.transport.get_extra_info("peername") == stream.writer.get_extra_info("sockname")
+    ]
+    return connection.transport.get_extra_info("socket")
+
+
 async def test_f28_machines_that_do_not_answer_are_given_up_by_the_kernel(database: Database, world: World) -> None:
     async with served(database) as reader, streamed(reader.url, TOKEN) as stream:
         await stream.events_to(world.head)
-        [connection] = [
-            each
-            for each in reader.server.server_state.connections
-            if each.transport.get_extra_info("peername") == stream.writer.get_extra_info("sockname")
-        ]
-        own = connection.transport.get_extra_info("socket")
+        own = socket_of(reader, stream)
         assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == streaming.VANISHED_AFTER_S * 1000
+
+
+async def test_f28_the_kernel_keeps_little_of_what_a_client_does_not_take(database: Database, world: World) -> None:
+    """Linux doubles what it is told, for what it needs itself."""
+    async with served(database) as reader, streamed(reader.url, TOKEN) as stream:
+        await stream.events_to(world.head)
+        kept = socket_of(reader, stream).getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        assert kept <= 2 * streaming.MAX_UNSENT_BYTES
 
 
 async def test_f28_a_client_that_leaves_is_noticed_at_once(database: Database, world: World) -> None:

@@ -19,7 +19,7 @@ from support.feed_world import ENVS, ORGS, Credential, FeedWorld, open_feed_worl
 from support.log import connected
 from support.query_world import TOKEN, Reader, served
 from support.sse import streamed
-from support.stalling import buffered, never_reading, send_little, sleeping
+from support.stalling import SMALL_BUFFER_BYTES, buffered, never_reading, sleeping
 from support.waiting import eventually
 
 # More than a transport holds before it says that it is full, and much less.
@@ -28,6 +28,12 @@ FULL_AT = 64 * 1024
 # What has a client end, or has it be given up, at the very last: the kernel's own bound.
 AT_LAST_S = streaming.VANISHED_AFTER_S
 RIGHTS_BOUND_S = 1.0
+
+
+@pytest.fixture(autouse=True)
+def _little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kernel take little of what streams are sent."""
+    monkeypatch.setattr(streaming, "MAX_UNSENT_BYTES", SMALL_BUFFER_BYTES)
 
 
 @pytest.fixture
@@ -51,7 +57,6 @@ async def tell(world: FeedWorld, size_bytes: int) -> None:
 @asynccontextmanager
 async def stalled(reader: Reader, world: FeedWorld, credential: Credential, size_bytes: int) -> AsyncIterator[None]:
     """Let a client take nothing of an event that it is told while its stream's task sleeps; nothing more happens."""
-    send_little(reader)
     async with never_reading(reader, after=world.head, token=credential.token):
         await eventually(lambda: sleeping(reader) == 1)
         await tell(world, size_bytes)

@@ -3,6 +3,7 @@
 from mutation.mutant import Mutant
 
 _FEED = "services/query/keelson/query/feed"
+_ADMISSION = f"{_FEED}/admission.py"
 _CHUNKS = f"{_FEED}/chunks.py"
 _EVENTS = f"{_FEED}/events.py"
 _GUARD = f"{_FEED}/guard.py"
@@ -10,6 +11,7 @@ _HUB = f"{_FEED}/hub.py"
 _STREAM = f"{_FEED}/stream.py"
 
 _TOLD = "integration/test_feed.py"
+_SHARES = "integration/test_feed_shares.py"
 _CLIENTS = "integration/test_feed_clients.py"
 _ENDINGS = "integration/test_feed_endings.py"
 _RIGHTS = "integration/test_feed_rights.py"
@@ -40,6 +42,14 @@ MUTANTS = (
         "            if self._body.is_full:  # filled",
         "            if False:  # filled",
         (f"{_ENDINGS}::test_f28_who_is_told_much_in_its_sleep_is_waited_for_no_longer",),
+    ),
+    Mutant(
+        "F28",
+        "the kernel keeps megabytes of what a client does not take",
+        "libs/service/keelson/service/streaming.py",
+        "        self._answer.bound_unsent(MAX_UNSENT_BYTES)\n",
+        "",
+        (f"{_CLIENTS}::test_f28_the_kernel_keeps_little_of_what_a_client_does_not_take",),
     ),
     Mutant(
         "F29",
@@ -105,9 +115,9 @@ MUTANTS = (
     Mutant(
         "F32",
         "any number of streams is let in",
-        f"{_FEED}/feed.py",
-        "        if self._streams >= self._max_streams:\n",
-        "        if self._max_streams < 0:\n",
+        _ADMISSION,
+        "        if self.streams >= self._most:\n",
+        "        if self._most < 0:\n",
         (f"{_CLIENTS}::test_f32_no_more_streams_than_are_allowed",),
     ),
     Mutant(
@@ -205,5 +215,21 @@ MUTANTS = (
         "    if reach.org_id is None:\n        return sought\n",
         "    if reach is not None:\n        return sought\n",
         (f"{_RIGHTS}::test_f41_a_stream_is_of_the_organisation_of_who_opened_it",),
+    ),
+    Mutant(
+        "F45",
+        "one organisation has all streams that there may be",
+        _ADMISSION,
+        "        if holder.streams >= self._most_of_one:\n",
+        "        if self._most_of_one < 0:\n",
+        (f"{_SHARES}::test_f45_one_organisation_does_not_take_the_streams_of_others",),
+    ),
+    Mutant(
+        "F45",
+        "all organisations together keep nodes and operators out",
+        _ADMISSION,
+        "        if of_organisation and self._of_organisations >= self._most_of_organisations:\n",
+        "        if self._most_of_organisations < 0:\n",
+        (f"{_SHARES}::test_f45_all_organisations_together_leave_room_for_nodes_edges_and_operators",),
     ),
 )

@@ -394,6 +394,14 @@ MUTANTS = (
         ("integration/test_service_http.py::test_a_client_that_leaves_within_its_body_is_no_error",),
     ),
     Mutant(
+        "F32",
+        "a service stays within the soft limit of open files",
+        f"{_SERVICE}/server.py",
+        "    allow_files(settings.files)\n",
+        "",
+        ("system/test_feed_process.py::test_f32_there_are_as_many_streams_as_are_promised_under_the_usual_soft_limit",),
+    ),
+    Mutant(
         "F45",
         "nobody is held to a rate",
         _BOUNDARY,

@@ -43,13 +43,6 @@ def buffered(reader: Reader) -> int:
     return max(sizes, default=0)
 
 
-def send_little(reader: Reader, size_bytes: int = SMALL_BUFFER_BYTES) -> None:
-    """Have the kernel take little of what is sent on connections that are made from now on."""
-    for server in reader.server.servers:
-        for listening in server.sockets:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes)
-
-
 def sleeping(reader: Reader) -> int:
     """Give how many streams sleep until something that matches happens."""
     return sum(len(interest.sleepers) for interest in reader.app.state.feed.hub._interests)

@@ -1,4 +1,4 @@
-"""A query service that is told to stop ends its streams with their places, and itself within the grace (F33)."""
+"""The query service as a process: streams beyond the usual limit of open files; its end within the grace (F32, F33)."""
 
 import asyncio
 import os
@@ -22,11 +22,20 @@ GRACE_S = 10.0
 # More than the kernel takes for a client.
 LARGE_BYTES = 7_000_000
 CREDENTIAL = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+_WITH_LIMIT = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft_limit}, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+runpy.run_module("keelson.query", run_name="__main__", alter_sys=True)
+"""
 
 
 @asynccontextmanager
-async def running(database: Database) -> AsyncIterator[tuple[Process, str]]:
-    """Run the service as a process; give it and its URL once it is ready. It is ended by its process, if need be."""
+async def running(database: Database, *, soft_limit: int | None = None) -> AsyncIterator[tuple[Process, str]]:
+    """Run the service as a process; give it and its URL once it is ready. It is ended by its process, if need be.
+
+    `soft_limit` is how many files it may open, unless it says otherwise.
+    """
+    program = ("-m", "keelson.query") if soft_limit is None else ("-c", _WITH_LIMIT.format(soft_limit=soft_limit))
     port = free_port()
     environ = {
         "PATH": os.environ["PATH"],
@@ -35,9 +44,7 @@ async def running(database: Database) -> AsyncIterator[tuple[Process, str]]:
         "KEELSON_OPERATOR_TOKEN": TOKEN,
         "KEELSON_SHUTDOWN_GRACE_S": str(GRACE_S),
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "keelson.query", env=environ, stdout=PIPE, stderr=PIPE
-    )
+    process = await asyncio.create_subprocess_exec(sys.executable, *program, env=environ, stdout=PIPE, stderr=PIPE)
     reading = asyncio.create_task(process.communicate())
     url = f"http://127.0.0.1:{port}"
     try:
@@ -119,3 +126,16 @@ async def test_f33_sigterm_ends_a_process_whose_clients_take_nothing(database: D
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 2 * GRACE_S) == 0
         assert monotonic() - began < GRACE_S - 2
+
+
+async def test_f32_there_are_as_many_streams_as_are_promised_under_the_usual_soft_limit(database: Database) -> None:
+    """The limit in small: 300 streams where 256 files may be open. All are told, and a connection more is answered."""
+    async with open_world(database) as world, AsyncExitStack() as stack:
+        await world.append_base()
+        await world.project()
+        _, url = await stack.enter_async_context(running(database, soft_limit=256))
+        streams = [await stack.enter_async_context(streamed(url, TOKEN)) for _ in range(300)]
+        for stream in streams:
+            await stream.events_to(world.head)
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+            assert answer.status == 200

@@ -155,7 +155,7 @@ async def test_f32_who_connects_while_nobody_answers_is_refused_and_ends_no_stre
 ) -> None:
     """The database is away: nothing says that those who are told things already may not be."""
     monkeypatch.setattr(guarding_module, "MAX_DOUBT_S", 0.01)
-    vault, before = Vault(), metrics.REFUSED._value.get()
+    vault, before = Vault(), metrics.REFUSED_LATE._value.get()
     async with guarding(vault) as guard, opened(vault, guard) as watch:
         hints = set()
         for _ in range(20):
@@ -167,7 +167,7 @@ async def test_f32_who_connects_while_nobody_answers_is_refused_and_ends_no_stre
         assert not watch.is_doubted
     assert len(hints) > 2
     assert all(1 <= each <= 10 for each in hints)
-    assert metrics.REFUSED._value.get() == before + 20
+    assert metrics.REFUSED_LATE._value.get() == before + 20
 
 
 async def test_f32_those_who_come_at_once_while_nobody_answers_are_refused_at_once(

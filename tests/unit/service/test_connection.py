@@ -115,7 +115,7 @@ async def test_what_was_kept_is_written_before_the_end() -> None:
     assert wire.written == [b"head "]
 
 
-async def test_the_silence_of_who_has_gone_already_is_not_bounded() -> None:
+async def test_nothing_is_bounded_of_who_has_gone_already() -> None:
     wire = Wire()
     wire.socket = socket.socket()
     answer = answer_on(wire)
@@ -123,3 +123,4 @@ async def test_the_silence_of_who_has_gone_already_is_not_bounded() -> None:
     assert wire.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
     wire.close()
     answer.bound_silence(2.0)
+    answer.bound_unsent(1000)

@@ -239,9 +239,9 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel("Streams ended", "Why?", "cps", _rate("keelson_feed_ended_total", "why")),
         Panel(
             "Streams refused",
-            "Are there too many for the replicas?",
+            "Are there too many for the replicas, or has one organisation its share?",
             "cps",
-            _rate("keelson_feed_refused_total", "instance"),
+            _rate("keelson_feed_refused_total", "why"),
         ),
         Panel(
             "Reads of those behind",

@@ -100,6 +100,15 @@ class AnswerTransport:
         if option is not None and own is not None and not self.is_closing():
             own.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
 
+    def bound_unsent(self, size_bytes: int) -> None:
+        """Have the kernel keep no more than about twice this for a client that does not take it; likewise safe.
+
+        By itself it keeps up to 4 MiB, and a container pays for that.
+        """
+        own = self._transport.get_extra_info("socket")
+        if own is not None and not self.is_closing():
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes)
+
     def abort(self) -> None:
         """Cut the connection at once, whatever the client has not taken."""
         self._transport.abort()

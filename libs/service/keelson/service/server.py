@@ -22,6 +22,7 @@ from keelson.service.app import Application
 from keelson.service.connection import Connection
 from keelson.service.lifecycle import is_refusal, leaves_of
 from keelson.service.logs import configure_logging
+from keelson.service.open_files import allow_files
 from keelson.service.settings import ServerSettings
 from keelson.settings import SettingsError, unknown_in
 
@@ -62,6 +63,7 @@ def serve(app: Application, settings: ServerSettings, unknown: Mapping[str, str 
     configure_logging(app.name, settings.log_level)
     for variable, meant in (unknown or {}).items():
         _log.warning("setting_unknown", variable=variable, meant=meant)
+    allow_files(settings.files)
     gc.set_threshold(*COLLECTED_AFTER)
     server = Server(app, settings)
     app.lifecycle.on_failure = server.stop

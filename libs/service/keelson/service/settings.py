@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from keelson.service.open_files import SPARE
 from keelson.settings import (
     DatabasePassword,
     DatabaseUrl,
@@ -48,6 +49,11 @@ class ServerSettings(DeclaredSettings, frozen=True, kw_only=True):
     ] = 0.0
     shutdown_grace_s: Annotated[Seconds, Meta(description="after that, what requests in flight may take")] = 10.0
 
+    @property
+    def files(self) -> int:
+        """How many open files the service needs for what these settings promise."""
+        return SPARE
+
 
 class Settings(ServerSettings, frozen=True, kw_only=True):
     """What all services that work in the database are told besides."""
@@ -71,6 +77,11 @@ class Settings(ServerSettings, frozen=True, kw_only=True):
     ] = 10
     acquire_timeout_s: Annotated[Seconds, Meta(description="wait for one of the pool's connections")] = 2.0
     statement_timeout_s: Annotated[Seconds, Meta(description="what a statement may take")] = 5.0
+
+    @property
+    def files(self) -> int:
+        """Likewise, with the connections to the database."""
+        return super().files + self.pool_size
 
     def __post_init__(self) -> None:
         listen_url = self.listen_database_url

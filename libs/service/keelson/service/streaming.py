@@ -14,6 +14,8 @@ from keelson.service.connection import AnswerTransport
 
 # A client that vanished without a word is noticed so long after it should have taken something (F28).
 VANISHED_AFTER_S = 15.0
+# What the kernel keeps of it besides; over 100 ms of network that is still more than a megabyte a second.
+MAX_UNSENT_BYTES = 128 * 1024
 
 
 class SlowClientError(Exception):
@@ -31,6 +33,7 @@ class StreamedBody:
     def __init__(self, scope: Scope, timeout_s: float) -> None:
         self._answer: AnswerTransport = scope["state"]["answer"]
         self._answer.bound_silence(VANISHED_AFTER_S)
+        self._answer.bound_unsent(MAX_UNSENT_BYTES)
         self._timeout_s = timeout_s
         self._waiting: asyncio.Timeout | None = None
 

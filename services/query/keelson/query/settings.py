@@ -13,7 +13,12 @@ class QuerySettings(Settings, frozen=True, kw_only=True):
 
     port: Annotated[Port, Meta(description="port to listen on")] = 8082
     feed_max_streams: Annotated[
-        int, Meta(ge=1, le=100_000, description="streams, and reads that wait, that may be open at once")
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="streams, and reads that wait, that may be open at once; organisations have half of them",
+        ),
     ] = 5000
     feed_bookmark_interval_s: Annotated[
         Seconds, Meta(description="after so long a silence a stream says where it is, or that it is alive")
@@ -27,3 +32,8 @@ class QuerySettings(Settings, frozen=True, kw_only=True):
     feed_ring_bytes: Annotated[
         int, Meta(ge=1, description="what they may take, about; streams that are further behind read the database")
     ] = 67_108_864
+
+    @property
+    def files(self) -> int:
+        """Likewise, with a connection for each stream."""
+        return super().files + self.feed_max_streams

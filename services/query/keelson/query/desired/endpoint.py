@@ -45,7 +45,7 @@ async def await_version(
     until = loop.time() + wait_s
     watching = Watching(feed, request.app.state.checkpoints, subject)
     with (
-        feed.admitted(),
+        feed.admitted(request.state.caller),
         feed.hub.subscribe(subject.sought) as subscription,
         feed.guard.watching(request.state.caller, subscription.interrupt) as watch,
     ):

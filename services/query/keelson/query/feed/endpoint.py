@@ -77,7 +77,7 @@ async def await_events(request: Request, query: EventsQuery, first: EventsPage, 
     until = loop.time() + wait_s
     page = first
     with (
-        feed.admitted(),
+        feed.admitted(request.state.caller),
         feed.hub.subscribe(confined(query.sought, request.state.reach)) as subscription,
         feed.guard.watching(request.state.caller, subscription.interrupt) as watch,
     ):

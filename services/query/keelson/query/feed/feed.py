@@ -9,14 +9,15 @@ import structlog
 from keelson.log.database import Database
 from keelson.log.listen import Listener
 from keelson.query.feed import metrics
+from keelson.query.feed.admission import Admission
 from keelson.query.feed.follower import Follower
 from keelson.query.feed.guard import Guard
 from keelson.query.feed.hub import Hub
 from keelson.query.feed.refusals import refused
-from keelson.query.feed.refusals import spread as _spread
 from keelson.query.feed.ring import Ring
 from keelson.query.settings import QuerySettings
 from keelson.service.authentication import Authenticator
+from keelson.service.credentials import Caller
 from keelson.service.epoch import Epoch
 from keelson.service.lifecycle import on_stop
 from keelson.service.problems import unavailable
@@ -32,7 +33,7 @@ _log = structlog.get_logger()
 
 
 class Feed:
-    """The hub, who fills it, who watches over its streams, and how many there may be."""
+    """The hub, who fills it, who watches over its streams, and who is let in."""
 
     def __init__(
         self,
@@ -51,14 +52,13 @@ class Feed:
         self.catching_up = asyncio.Semaphore(CATCH_UP_READS)
         self.bookmark_interval_s = settings.feed_bookmark_interval_s
         self._send_timeout_s = settings.feed_send_timeout_s
-        self._max_streams = settings.feed_max_streams
-        self._streams = 0
-        metrics.watch_feed(lambda: self._streams, lambda: len(ring), lambda: ring.bytes)
+        self._admission = Admission(settings.feed_max_streams)
+        metrics.watch_feed(lambda: self.streams, lambda: len(ring), lambda: ring.bytes)
 
     @property
     def streams(self) -> int:
         """How many are open: streams, and reads that wait."""
-        return self._streams
+        return self._admission.streams
 
     @property
     def send_timeout_s(self) -> float:
@@ -73,18 +73,15 @@ class Feed:
             tasks.create_task(self.guard.run(), name="feed guard")
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count one stream, or whoever waits likewise, until the end of the body. Raises Problem `unavailable`."""
+    def admitted(self, caller: Caller) -> Iterator[None]:
+        """Count one stream, or whoever waits likewise, until the end of the body.
+
+        Raises Problem `unavailable` or `rate_limited`.
+        """
         if self.hub.is_stopping:
             raise unavailable("This replica stops; others answer", retry_after_s=1)
-        if self._streams >= self._max_streams:
-            metrics.REFUSED.inc()
-            raise unavailable(f"{self._max_streams} streams are open here, and no more may be", retry_after_s=_spread())
-        self._streams += 1
-        try:
+        with self._admission.admitted(caller.grants):
             yield
-        finally:
-            self._streams -= 1
 
     async def require_begun(self) -> str:
         """Give the epoch, once anything is known of the log.

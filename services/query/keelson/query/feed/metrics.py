@@ -8,7 +8,7 @@ STREAMS = Gauge("keelson_feed_streams", "Streams and long polls that are open")
 SENT_EVENTS = Counter("keelson_feed_sent_events_total", "Events told to streams")
 SENT_BYTES = Counter("keelson_feed_sent_bytes_total", "Bytes of events told to streams")
 ENDED = Counter("keelson_feed_ended_total", "Streams that the service ended", ("why",))
-REFUSED = Counter("keelson_feed_refused_total", "Streams and long polls that were refused, and may come again")
+REFUSED = Counter("keelson_feed_refused_total", "Streams and long polls refused, and told to come again", ("why",))
 CATCH_UPS = Counter("keelson_feed_catch_up_reads_total", "Statements for streams that are behind the ring")
 RING_EVENTS = Gauge("keelson_feed_ring_events", "Events that the ring holds")
 RING_BYTES = Gauge("keelson_feed_ring_bytes", "What they take, about")
@@ -17,6 +17,11 @@ ARRIVED = Counter("keelson_feed_arrived_events_total", "Events of the log that a
 
 # Why a service ends a stream.
 SLOW, RIGHTS, RESYNC, STOP = (ENDED.labels(why) for why in ("slow", "rights", "resync", "stop"))
+
+# Why one is refused: of whom there are too many, or that it could not be told in time whether it may be let in.
+REFUSED_ALL, REFUSED_ORGANISATIONS, REFUSED_ONE, REFUSED_LATE = (
+    REFUSED.labels(why) for why in ("all", "organisations", "one", "late")
+)
 
 
 class Tally:

@@ -2,6 +2,8 @@
 
 import secrets
 
+from prometheus_client import Counter
+
 from keelson.query.feed import metrics
 from keelson.service.problems import Problem, unavailable
 
@@ -9,13 +11,13 @@ from keelson.service.problems import Problem, unavailable
 RETRY_AFTER_S = (1, 10)
 
 
-def refused(detail: str) -> Problem:
+def refused(detail: str, counter: Counter = metrics.REFUSED_LATE) -> Problem:
     """Give the refusal of one who may come again."""
-    metrics.REFUSED.inc()
-    return unavailable(detail, retry_after_s=spread())
+    counter.inc()
+    return unavailable(detail, retry_after_s=spread_s())
 
 
-def spread() -> int:
-    """Give after how many seconds to come again."""
+def spread_s() -> int:
+    """Give after how many seconds to come again: another number for each who asks."""
     first, last = RETRY_AFTER_S
     return first + secrets.randbelow(last - first + 1)

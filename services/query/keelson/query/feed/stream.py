@@ -45,7 +45,7 @@ class StreamResponse(Response):
         hold(scope)
         feed = self._feed
         with (
-            feed.admitted(),
+            feed.admitted(self._caller),
             feed.hub.subscribe(self._source.sought) as subscription,
             feed.guard.watching(self._caller, subscription.interrupt) as watch,
         ):
