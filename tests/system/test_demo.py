@@ -17,6 +17,7 @@ from keelson.client import Client
 from keelson.local.demo.secrets import VALUES
 from keelson.local.home import Home
 from keelson.local.instances import end_instances
+from keelson.local.nodes import Machine
 from support.supervised import Supervised, supervised
 from support.waiting import eventually
 
@@ -129,10 +130,15 @@ def begun(stack: Supervised, output: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def assert_nothing_is_left(stack: Supervised, beside: Supervised) -> None:
-    """Hold that nothing runs on the machine, and that the platform knows."""
+    """Hold that the machine is no node any more, and that the platform knows."""
     assert not beside.pids
     assert [end_instances(folder) for folder in Home(beside.home).nodes.iterdir()] == [0, 0]
     assert await count_instances(stack) == 0
+    dev = stack.dev
+    async with Client(dev.command_url, dev.query_url, dev.operator_token) as client:
+        head = (await client.projections.list()).head
+        nodes = [(node.name, node.state) async for node in client.nodes.list(min_position=head)]
+    assert sorted(nodes) == [("node-a", "offline"), ("node-b", "offline")]
 
 
 def assert_it_reads_well(told: subprocess.CompletedProcess[str], company: str) -> None:
@@ -149,13 +155,24 @@ def assert_it_reads_well(told: subprocess.CompletedProcess[str], company: str) -
 
 
 async def take_for_containers(stack: Supervised, beside: Supervised) -> None:
-    """Tell a home of a stack as of one in containers, which has no nodes."""
+    """Tell a home of a stack as of one in containers, which has no nodes but one whose machine has gone."""
     dev, home = stack.dev, Home(beside.home)
     home.make_folders()
     home.write_dev(msgspec.structs.replace(dev, projector_url=None, database_url=None))
-    async with Client(dev.command_url, dev.query_url, dev.operator_token) as client:
+    urls = dev.command_url, dev.query_url
+    async with Client(*urls, dev.operator_token) as client:
+        assert await Machine(home, os.environ, client, urls).has_peers()
         async for node in client.nodes.list():
             await client.node.remove(node_id=node.id, reason="as containers are none")
+        await leave_a_dead_node(client, urls)
+
+
+async def leave_a_dead_node(operator: Client, urls: tuple[str, str]) -> None:
+    """Let a machine enrol by the name of one to come, be heard once, and go: nobody takes it for lost."""
+    token = str((await operator.node.create_enrollment_token()).result.token)
+    enrolled = (await operator.node.enroll(token=token, name="node-a", cpu_millis=1000, memory_bytes=2**31)).result
+    async with Client(*urls, str(enrolled.credential)) as node:
+        await node.nodes.heartbeat(enrolled.node_id, observed_position=0)
 
 
 async def count_instances(stack: Supervised) -> int:

@@ -1,8 +1,10 @@
 """The nodes of `make run`: two machines that are one, each with an agent that runs what is placed there."""
 
+import asyncio
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +20,12 @@ from keelson.local.instances import end_instances, read_node_id
 ZONES = {"node-a": "a", "node-b": "b"}
 MEMORY_BYTES = 2 * 1024**3
 
+# Three of the heartbeats that agents send by default.
+_HEARD_WITHIN_S = 9.0
+_LOOK_INTERVAL_S = 0.5
+
 _REASON = "a node of this machine"
+_LEFT = "its machine is this node no more, for now"
 _RETIRED = "what was kept of it is gone, and its name is for a node of this machine"
 
 
@@ -70,10 +77,34 @@ class Machine:
         position = (await self._operator.projections.list()).head
         return [await self._make_agent(name, position) for name in ZONES]
 
+    async def leave(self) -> None:
+        """Say of its nodes, whose agents have stopped, that they are gone, until agents are made again.
+
+        So nobody counts on them, and what they ran is lost. Raises ClientError.
+        """
+        for node_id in filter(None, [read_node_id(self._home.nodes / name) for name in ZONES]):
+            await self._operator.node.set_state(node_id=node_id, state="offline", message=_LEFT, reason=_LEFT)
+
     async def has_peers(self) -> bool:
-        """Tell whether nodes other than this machine's take instances."""
+        """Tell whether nodes other than this machine's are heard of, while this looks: longer if there is none.
+
+        Their states do not say: where all nodes fell silent at once, none is taken for lost.
+        """
+        before = await self._read_heartbeats_of_peers()
+        deadline = time.monotonic() + _HEARD_WITHIN_S
+        while before and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_INTERVAL_S)
+            if (await self._read_heartbeats_of_peers()).items() - before.items():
+                return True
+        return False
+
+    async def _read_heartbeats_of_peers(self) -> dict[str, datetime]:
         own = {read_node_id(self._home.nodes / name) for name in ZONES}
-        return any([node.id not in own async for node in self._operator.nodes.list(state="active")])
+        return {
+            node.id: node.heartbeat_at
+            async for node in self._operator.nodes.list()
+            if node.id not in own and node.state != "offline" and node.heartbeat_at is not None
+        }
 
     async def _make_agent(self, name: str, position: int) -> NodeAgent:
         folder = self._home.nodes / name
@@ -82,6 +113,8 @@ class Machine:
         if node is None:
             node = await _retire(self._operator, name, position)
             environ["KEELSON_ENROLLMENT_TOKEN"] = await _admit(self._operator)
+        elif (node.state, node.message) == ("offline", _LEFT):
+            await self._operator.node.set_state(node_id=node.id, state="active", reason=_REASON)
         return NodeAgent(
             name,
             "keelson.agent",

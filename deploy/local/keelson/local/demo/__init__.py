@@ -56,7 +56,7 @@ async def _some_nodes(home: Home, dev: Dev, environ: Mapping[str, str], operator
     """Let this machine be nodes while the block runs, where the stack runs in containers, which are none, and has none.
 
     The home is this telling's own meanwhile, as it is a supervisor's: what a telling that was killed has left running
-    is ended first. What the end leaves is two nodes that are not heard of any more; the next telling goes on as them.
+    is ended first. What the end leaves is two nodes that are offline; the next telling goes on as them.
     """
     machine = Machine(home, environ, operator, (dev.command_url, dev.query_url))
     if dev.database_url is not None or await machine.has_peers():
@@ -67,9 +67,12 @@ async def _some_nodes(home: Home, dev: Dev, environ: Mapping[str, str], operator
         await in_thread(lambda: end_orphans(home, ORDER_OF_STOP, _say_of))
         home.note_running("supervisor", Identity.read(os.getpid()))
         agents = await machine.make_agents()
-        async with kept_alive(agents, _say_of, home.note_running):
-            await wait_until_ready(agents, _say_of)
-            yield
+        try:
+            async with kept_alive(agents, _say_of, home.note_running):
+                await wait_until_ready(agents, _say_of)
+                yield
+        finally:
+            await machine.leave()
 
 
 def _first_of(error: BaseException) -> BaseException:
