@@ -1,10 +1,13 @@
 """`make demo`: tells its story again and again, on a terminal of 100 columns."""
 
+import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,7 +17,9 @@ from keelson.client import Client
 from keelson.local.demo.secrets import VALUES
 from keelson.local.home import Home
 from keelson.local.instances import end_instances
+from keelson.local.nodes import Machine
 from support.supervised import Supervised, supervised
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -58,19 +63,82 @@ def rows(lines: list[str]) -> list[list[str]]:
     return found
 
 
-async def test_it_runs_again_and_again_and_reads_well(stack: Supervised, tmp_path: Path) -> None:
+@pytest.fixture
+async def beside(tmp_path: Path) -> AsyncIterator[Supervised]:
+    """Lend a home beside the stack's; whatever runs on it is ended afterwards."""
+    folder = tmp_path / "beside"
+    beside = Supervised(folder, {"KEELSON_HOME": str(folder)})
+    try:
+        yield beside
+    finally:
+        beside.clean_up()
+
+
+@pytest.mark.timeout(600)
+async def test_it_runs_again_and_again_and_reads_well(stack: Supervised, beside: Supervised) -> None:
     await stack.start()
     assert_it_reads_well(demo(stack), "acorn-bakery")
     assert await count_instances(stack) == 0
-    beside = await without_nodes(stack, tmp_path / "beside")
-    told = demo(Supervised(beside.folder, {"KEELSON_HOME": str(beside.folder)}))
+    await take_for_containers(stack, beside)
+    told = demo(beside)
     assert_it_reads_well(told, "acorn-bakery-2")
     assert "This machine is two of them" in told.stdout
     assert_everybody_who_asked_was_answered(told.stdout)
-    assert [end_instances(folder) for folder in beside.nodes.iterdir()] == [0, 0]
-    assert await count_instances(stack) == 0
+    await assert_nothing_is_left(stack, beside)
     await assert_reasons_name_nobody(stack)
+    await begin_and_be_killed(beside)
+    await begin_and_be_hung_up(stack, beside)
+    await assert_nothing_is_left(stack, beside)
     assert await stack.end() == 0
+
+
+async def begin_and_be_killed(beside: Supervised) -> None:
+    """Leave agents behind, of a telling whose terminal was closed before."""
+    with begun(beside, Path("/dev/full")) as telling:
+        await eventually(lambda: {"node-a", "node-b"} <= beside.pids.keys(), 60.0)
+        telling.kill()
+    assert beside.pids.keys() == {"node-a", "node-b"}
+
+
+async def begin_and_be_hung_up(stack: Supervised, beside: Supervised) -> None:
+    """Begin anew in spite of what was left behind, and be hung up when something runs."""
+    orphans = beside.pids
+    with begun(beside, beside.home / "told") as telling:
+        await eventually(lambda: count_instances(stack), 60.0)
+        assert not [name for name, identity in orphans.items() if identity.is_running()]
+        telling.send_signal(signal.SIGHUP)
+        assert await asyncio.to_thread(telling.wait, 120.0) == 128 + signal.SIGHUP
+
+
+@contextmanager
+def begun(stack: Supervised, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Begin a telling; it is ended afterwards."""
+    with (
+        output.open("wb") as told,
+        subprocess.Popen(
+            [sys.executable, "-m", "keelson.local", "demo"],
+            env={**os.environ, **stack.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+        ) as telling,
+    ):
+        try:
+            yield telling
+        finally:
+            telling.kill()
+
+
+async def assert_nothing_is_left(stack: Supervised, beside: Supervised) -> None:
+    """Hold that the machine is no node any more, and that the platform knows."""
+    assert not beside.pids
+    assert [end_instances(folder) for folder in Home(beside.home).nodes.iterdir()] == [0, 0]
+    assert await count_instances(stack) == 0
+    dev = stack.dev
+    async with Client(dev.command_url, dev.query_url, dev.operator_token) as client:
+        head = (await client.projections.list()).head
+        nodes = [(node.name, node.state) async for node in client.nodes.list(min_position=head)]
+    assert sorted(nodes) == [("node-a", "offline"), ("node-b", "offline")]
 
 
 def assert_it_reads_well(told: subprocess.CompletedProcess[str], company: str) -> None:
@@ -86,16 +154,25 @@ def assert_it_reads_well(told: subprocess.CompletedProcess[str], company: str) -
     assert not [value for value in VALUES.values() if value in told.stdout]
 
 
-async def without_nodes(stack: Supervised, folder: Path) -> Home:
-    """Give a home that knows no more of a stack than of one in containers, which has no nodes."""
-    dev = stack.dev
-    async with Client(dev.command_url, dev.query_url, dev.operator_token) as client:
-        async for node in client.nodes.list():
-            await client.node.remove(node_id=node.id, reason="as containers are none")
-    home = Home(folder)
+async def take_for_containers(stack: Supervised, beside: Supervised) -> None:
+    """Tell a home of a stack as of one in containers, which has no nodes but one whose machine has gone."""
+    dev, home = stack.dev, Home(beside.home)
     home.make_folders()
     home.write_dev(msgspec.structs.replace(dev, projector_url=None, database_url=None))
-    return home
+    urls = dev.command_url, dev.query_url
+    async with Client(*urls, dev.operator_token) as client:
+        assert await Machine(home, os.environ, client, urls).has_peers()
+        async for node in client.nodes.list():
+            await client.node.remove(node_id=node.id, reason="as containers are none")
+        await leave_a_dead_node(client, urls)
+
+
+async def leave_a_dead_node(operator: Client, urls: tuple[str, str]) -> None:
+    """Let a machine enrol by the name of one to come, be heard once, and go: nobody takes it for lost."""
+    token = str((await operator.node.create_enrollment_token()).result.token)
+    enrolled = (await operator.node.enroll(token=token, name="node-a", cpu_millis=1000, memory_bytes=2**31)).result
+    async with Client(*urls, str(enrolled.credential)) as node:
+        await node.nodes.heartbeat(enrolled.node_id, observed_position=0)
 
 
 async def count_instances(stack: Supervised) -> int:

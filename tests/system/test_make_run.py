@@ -3,7 +3,7 @@
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,9 +12,12 @@ import asyncpg
 import pytest
 
 from keelson.client import Client
+from keelson.client.commands.release import Process
+from keelson.client.reads.instances import InstanceRow
 from keelson.local.child import Child
 from keelson.local.process import Identity
 from support.database import running_server
+from support.instances import IMAGE
 from support.supervised import READY, Supervised, read_json, supervised
 from support.waiting import eventually
 
@@ -49,6 +52,31 @@ async def read_org(stack: Supervised, org_id: str) -> str:
 async def read_nodes(stack: Supervised) -> dict[str, str]:
     async with client_of(stack) as client:
         return {str(node.name): node.id async for node in client.nodes.list()}
+
+
+async def run_something(stack: Supervised) -> str:
+    """Deploy one process that waits; return its environment."""
+    async with client_of(stack) as client:
+        org_id = (await client.org.create(name="tenant")).result.org_id
+        project_id = (await client.project.create(org_id=org_id, name="all")).result.project_id
+        app_id = (await client.app.create(project_id=project_id, name="waiter")).result.app_id
+        waits = {"waiter": Process(command=["sleep", "infinity"], memory_bytes=2**24)}
+        release = (await client.release.create(app_id=app_id, image=IMAGE, processes=waits)).result
+        env_id = (await client.env.create(app_id=app_id, name="production")).result.env_id
+        await client.deploy.create(env_id=env_id, release_id=release.release_id)
+    return env_id
+
+
+async def read_ready(stack: Supervised, env_id: str, node_ids: Collection[str]) -> list[InstanceRow]:
+    async with client_of(stack) as client:
+        rows = [row async for row in client.instances.list(env_id=env_id, status="ready")]
+    return [row for row in rows if row.node_id in node_ids]
+
+
+async def read_status(stack: Supervised, instance_id: str) -> tuple[str, str | None]:
+    async with client_of(stack) as client:
+        row = await client.instances.get(instance_id)
+    return row.status, row.reason_code
 
 
 def is_replaced(stack: Supervised, name: str, killed: Identity) -> bool:
@@ -103,12 +131,13 @@ async def test_views_of_an_older_version_are_rebuilt_before_it_is_ready(stack: S
 
 async def test_a_restart_goes_on_with_the_same_data_and_token(stack: Supervised) -> None:
     await stack.start()
-    before = stack.dev
+    before, nodes = stack.dev, await read_nodes(stack)
     org_id = await create_org(stack, "kept")
     assert await stack.end() == 0
     await stack.start()
     assert stack.dev == before
     assert await read_org(stack, org_id) == "kept"
+    assert await read_nodes(stack) == nodes
     assert await stack.end() == 0
 
 
@@ -189,7 +218,9 @@ def test_ports_in_use_are_told_with_the_variables_that_choose_others(stack: Supe
     assert "Traceback" not in stack.output
 
 
-async def test_a_database_of_somebody_else_is_used_as_its_role(stack: Supervised) -> None:
+async def test_a_database_of_somebody_else_is_used_as_its_role_and_can_be_left_and_come_back_to(
+    stack: Supervised,
+) -> None:
     with running_server() as server:
         connection = await asyncpg.connect(server.url(), timeout=5)
         try:
@@ -202,18 +233,24 @@ async def test_a_database_of_somebody_else_is_used_as_its_role(stack: Supervised
         assert stack.dev.database_url == url
         assert "database" not in stack.pids
         assert "rent@" not in stack.output
-        await create_org(stack, "tenant")
+        env_id = await run_something(stack)
         there = await read_nodes(stack)
+        [ran] = await eventually(lambda: read_ready(stack, env_id, there.values()), 60.0)
         assert await stack.end() == 0
-    # On the same home with a log of its own, the nodes are others, and are let in as such.
-    await stack.start()
-    here = await read_nodes(stack)
-    assert set(here) == set(there) == {"node-a", "node-b"}
-    assert not set(here.values()) & set(there.values())
-    assert await stack.end() == 0
-    await stack.start()
-    assert await read_nodes(stack) == here
-    assert await stack.end() == 0
+        # On the same home with a log of its own, the nodes are others, and are let in as such.
+        await stack.start()
+        here = await read_nodes(stack)
+        assert set(here) == set(there) == {"node-a", "node-b"}
+        assert not set(here.values()) & set(there.values())
+        assert await stack.end() == 0
+        # Back on the first, of whose nodes the home has kept nothing: they are retired, and what they ran runs again.
+        await stack.start(KEELSON_DATABASE_URL=url)
+        back = await read_nodes(stack)
+        assert set(back) == set(there)
+        assert not set(back.values()) & {*here.values(), *there.values()}
+        assert await eventually(lambda: read_ready(stack, env_id, back.values()), 60.0)
+        assert await read_status(stack, ran.id) == ("stopped", "node_lost")
+        assert await stack.end() == 0
 
 
 async def test_a_database_that_cannot_be_used_is_told_without_its_password(stack: Supervised) -> None:

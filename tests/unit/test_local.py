@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,8 @@ from keelson.local.process import Identity, end_process
 from keelson.local.settings import DEFAULT_PORTS, Settings
 
 PROGRAM = "import time; print('up', flush=True); time.sleep(60)"
-# Heeds no SIGTERM, and has a child in a session of its own.
+HEEDLESS = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+# Heeds no SIGTERM either, and has a child in a session of its own.
 STUBBORN = """
 import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -147,6 +149,17 @@ def test_what_a_node_runs_is_ended_with_its_children_and_what_is_of_another_is_n
         assert other.poll() is None
         assert end_instances(tmp_path) == 0
     assert end_instances(tmp_path / "of nobody") == 0
+
+
+def test_the_grace_is_of_all_that_a_node_runs_together(tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_text('{"node_id": "node_3"}')
+    with ExitStack() as running:
+        for _ in range(10):
+            running.enter_context(started("node_3", HEEDLESS))
+        began = time.monotonic()
+        assert end_instances(tmp_path, grace_s=1.0) == 10
+        assert time.monotonic() - began < 5.0, "one after the other it takes ten seconds"
+        assert not list(processes_told("KEELSON_NODE_ID=node_3"))
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class Home:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Own the home until the block ends; raises LocalError if another supervisor does. A crash frees it."""
+        """Own the home until the block ends; raises LocalError if another supervisor or demo does. A crash frees it."""
         self.make_folders()
         # Not inherited by children, so that an orphan does not hold it.
         with (self.folder / "lock").open("w") as lock:
@@ -135,9 +135,9 @@ class Home:
         supervisor = self.read_running().get("supervisor")
         who = f" (pid {supervisor.pid})" if supervisor else ""
         return (
-            f"a stack runs on {self.folder} already{who}: stop that one, or start another beside it by KEELSON_HOME, "
-            "KEELSON_COMMAND_PORT, KEELSON_QUERY_PORT, KEELSON_PROJECTOR_PORT, KEELSON_SCHEDULER_PORT and "
-            "KEELSON_DATABASE_PORT"
+            f"a stack or a demo runs on {self.folder} already{who}: stop that one, or start another beside it by "
+            "KEELSON_HOME, KEELSON_COMMAND_PORT, KEELSON_QUERY_PORT, KEELSON_PROJECTOR_PORT, "
+            "KEELSON_SCHEDULER_PORT and KEELSON_DATABASE_PORT"
         )
 
 

@@ -1,7 +1,8 @@
 """Ending what a node's agent runs: it lets that run on when it stops, and who stops a whole stack wants otherwise."""
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,24 +27,27 @@ def read_node_id(folder: Path) -> str | None:
 def end_instances(folder: Path, grace_s: float = 5.0) -> int:
     """End every process that the agent of this folder has started: gently, then by force; tell how many there were.
 
-    They are known by a variable that the agent gives them and that their own children inherit, so that none is missed
-    which has left its group. The agent itself must not run.
+    The grace is of all of them together, so that it takes no longer the more there are. They are known by a variable
+    that the agent gives them and that their own children inherit, so that none is missed which has left its group. The
+    agent itself must not run.
     """
     node_id = read_node_id(folder)
     if node_id is None:
         return 0
     found = list(_processes_of(node_id))
-    for identity in found:
-        identity.signal(signal.SIGTERM)
-    for identity in found:
-        identity.wait_until_gone(grace_s)
+    _signal_all(found, signal.SIGTERM, grace_s)
     # Asked anew: what was ended may have started others meanwhile.
-    left = list(_processes_of(node_id))
-    for identity in left:
-        identity.signal(signal.SIGKILL)
-    for identity in left:
-        identity.wait_until_gone(_KILL_WAIT_S)
+    _signal_all(list(_processes_of(node_id)), signal.SIGKILL, _KILL_WAIT_S)
     return len(found)
+
+
+def _signal_all(identities: Sequence[Identity], number: signal.Signals, within_s: float) -> None:
+    """Signal all, and wait until all are gone, for no longer than this."""
+    deadline = time.monotonic() + within_s
+    for identity in identities:
+        identity.signal(number)
+    for identity in identities:
+        identity.wait_until_gone(deadline - time.monotonic())
 
 
 def _processes_of(node_id: str) -> Iterator[Identity]:

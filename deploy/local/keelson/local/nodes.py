@@ -1,8 +1,10 @@
 """The nodes of `make run`: two machines that are one, each with an agent that runs what is placed there."""
 
+import asyncio
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +20,13 @@ from keelson.local.instances import end_instances, read_node_id
 ZONES = {"node-a": "a", "node-b": "b"}
 MEMORY_BYTES = 2 * 1024**3
 
+# Three of the heartbeats that agents send by default.
+_HEARD_WITHIN_S = 9.0
+_LOOK_INTERVAL_S = 0.5
+
 _REASON = "a node of this machine"
+_LEFT = "its machine is this node no more, for now"
+_RETIRED = "what was kept of it is gone, and its name is for a node of this machine"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,17 +77,44 @@ class Machine:
         position = (await self._operator.projections.list()).head
         return [await self._make_agent(name, position) for name in ZONES]
 
+    async def leave(self) -> None:
+        """Say of its nodes, whose agents have stopped, that they are gone, until agents are made again.
+
+        So nobody counts on them, and what they ran is lost. Raises ClientError.
+        """
+        for node_id in filter(None, [read_node_id(self._home.nodes / name) for name in ZONES]):
+            await self._operator.node.set_state(node_id=node_id, state="offline", message=_LEFT, reason=_LEFT)
+
     async def has_peers(self) -> bool:
-        """Tell whether nodes other than this machine's take instances."""
+        """Tell whether nodes other than this machine's are heard of, while this looks: longer if there is none.
+
+        Their states do not say: where all nodes fell silent at once, none is taken for lost.
+        """
+        before = await self._read_heartbeats_of_peers()
+        deadline = time.monotonic() + _HEARD_WITHIN_S
+        while before and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_INTERVAL_S)
+            if (await self._read_heartbeats_of_peers()).items() - before.items():
+                return True
+        return False
+
+    async def _read_heartbeats_of_peers(self) -> dict[str, datetime]:
         own = {read_node_id(self._home.nodes / name) for name in ZONES}
-        return any([node.id not in own async for node in self._operator.nodes.list(state="active")])
+        return {
+            node.id: node.heartbeat_at
+            async for node in self._operator.nodes.list()
+            if node.id not in own and node.state != "offline" and node.heartbeat_at is not None
+        }
 
     async def _make_agent(self, name: str, position: int) -> NodeAgent:
         folder = self._home.nodes / name
         environ = self._environ(name, folder)
-        if not await _is_known(folder, self._operator, position):
+        node = await _read_own(folder, self._operator, position)
+        if node is None:
+            node = await _retire(self._operator, name, position)
             environ["KEELSON_ENROLLMENT_TOKEN"] = await _admit(self._operator)
-        node = await _read_node(self._operator, name)
+        elif (node.state, node.message) == ("offline", _LEFT):
+            await self._operator.node.set_state(node_id=node.id, state="active", reason=_REASON)
         return NodeAgent(
             name,
             "keelson.agent",
@@ -107,11 +142,11 @@ class Machine:
         return {**environ, "PATH": os.pathsep.join(path)}
 
 
-async def _is_known(folder: Path, operator: Client, position: int) -> bool:
-    """Tell whether a folder is a node's that this log knows; what is kept of another log's node is removed."""
+async def _read_own(folder: Path, operator: Client, position: int) -> Node | None:
+    """Give the node whose folder it is, if this log knows it; what is kept of another log's node is removed."""
     node_id = read_node_id(folder)
     if node_id is None:
-        return False
+        return None
     try:
         node = await operator.nodes.get(node_id, min_position=position)
     except ProblemError as problem:
@@ -119,10 +154,27 @@ async def _is_known(folder: Path, operator: Client, position: int) -> bool:
             raise
     else:
         if node.deleted_at is None:
-            return True
+            return node
     await in_thread(lambda: end_instances(folder))
     shutil.rmtree(folder)
-    return False
+    return None
+
+
+async def _retire(operator: Client, name: str, position: int) -> Node | None:
+    """Remove the node that has a name which is to be another's, if there is one; give it as it was.
+
+    Whoever was it has lost the folder that made it so, and would keep the name for ever. What it ran counts as stopped,
+    as on any node that is lost, and is placed anew.
+    """
+    node = await _read_node(operator, name, position)
+    if node is None:
+        return None
+    lost = await operator.node.set_state(node_id=node.id, state="offline", reason=_RETIRED)
+    async for row in operator.instances.list(node_id=node.id, min_position=lost.position):
+        if row.status != "stopped":
+            await operator.instance.set_desired_state(instance_id=row.id, desired_state="stopped", reason=_RETIRED)
+    await operator.node.remove(node_id=node.id, reason=_RETIRED)
+    return node
 
 
 async def _admit(operator: Client) -> str:
@@ -130,5 +182,5 @@ async def _admit(operator: Client) -> str:
     return str(answer.result.token)
 
 
-async def _read_node(operator: Client, name: str) -> Node | None:
-    return next(iter([row async for row in operator.nodes.list(name=name)]), None)
+async def _read_node(operator: Client, name: str, position: int | None = None) -> Node | None:
+    return next(iter([row async for row in operator.nodes.list(name=name, min_position=position)]), None)

@@ -6,7 +6,6 @@ that is started is noted in the home, so that the next start finds and ends what
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -23,19 +22,20 @@ from keelson.local.home import Dev, Home, Secrets
 from keelson.local.keeper import kept_alive
 from keelson.local.nodes import ZONES, Machine
 from keelson.local.operator import make_operator
+from keelson.local.orphans import end_orphans
 from keelson.local.outdated import read_outdated, rebuild
 from keelson.local.postgres import HOST, Postgres
-from keelson.local.process import Identity, end_process
+from keelson.local.process import Identity
 from keelson.local.readiness import wait_until_ready
 from keelson.local.server import KeptPostgres, embedded_server
 from keelson.local.settings import Settings
+from keelson.local.signals import until_signal
 from keelson.log.roles import SERVICE_ROLES
 
 SERVICES = ("command", "projector", "query")
 # What needs no database, but the services: it stops before them.
 CONVERGING = ("scheduler", *ZONES)
-
-_ORPHAN_GRACE_S = 10.0
+ORDER_OF_STOP = (*CONVERGING, *SERVICES, "database")
 
 
 def run(environ: Mapping[str, str]) -> int:
@@ -43,7 +43,7 @@ def run(environ: Mapping[str, str]) -> int:
     settings = Settings.load(environ)
     home = Home(settings.home)
     with home.locked():
-        asyncio.run(_until_signal(Supervisor(settings, home, environ)))
+        asyncio.run(until_signal(Supervisor(settings, home, environ).run(), lambda: say("keelson", "stopping")))
     say("keelson", "stopped")
     return 0
 
@@ -58,26 +58,6 @@ def _print(line: str) -> None:
     with suppress(OSError):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
-
-
-async def _until_signal(supervisor: "Supervisor") -> None:
-    """Supervise until SIGINT, SIGTERM or SIGHUP, whatever is being done just then; later signals change nothing."""
-    running = asyncio.ensure_future(supervisor.run())
-    asked = asyncio.Event()
-
-    def stop() -> None:
-        if not asked.is_set():
-            asked.set()
-            running.cancel()
-            say("keelson", "stopping")
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    try:
-        await running
-    except asyncio.CancelledError:
-        if not asked.is_set():
-            raise
 
 
 class Supervisor:
@@ -123,12 +103,7 @@ class Supervisor:
 
     def _end_orphans(self, server: Postgres | None) -> None:
         """End what a killed supervisor of this home left running, in the order of a stop."""
-        order = {name: place for place, name in enumerate((*CONVERGING, *SERVICES, "database"))}
-        for name, identity in sorted(self._home.read_running().items(), key=lambda item: order.get(item[0], -1)):
-            say(name, f"ending pid {identity.pid}, left behind by a supervisor that was killed")
-            gentle = signal.SIGINT if name == "database" else signal.SIGTERM
-            if not end_process(identity, gentle, grace_s=_ORPHAN_GRACE_S):
-                raise LocalError(f"cannot end pid {identity.pid}, left behind as {name}")
+        end_orphans(self._home, ORDER_OF_STOP, say)
         if server is not None:
             server.stop()
 

@@ -1,10 +1,12 @@
 """`make demo`: two organisations on one platform, from nothing; then what the views say, and who did what and why."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from keelson.client import Client, ClientError
+from keelson.local.child import in_thread
 from keelson.local.demo import bakery, recovery, refusals, revocation, rollout, secrets, tenants
 from keelson.local.demo.report import print_report
 from keelson.local.demo.running import lights_out
@@ -14,15 +16,22 @@ from keelson.local.errors import LocalError
 from keelson.local.home import Dev, Home
 from keelson.local.keeper import kept_alive
 from keelson.local.nodes import Machine
+from keelson.local.orphans import end_orphans
+from keelson.local.process import Identity
 from keelson.local.readiness import wait_until_ready
 from keelson.local.settings import Settings
+from keelson.local.signals import until_signal
+from keelson.local.supervisor import ORDER_OF_STOP
 
 # Whose line it is, and what it says.
 _WIDTHS = (10, 88)
 
 
 def run_demo(environ: Mapping[str, str]) -> int:
-    """Tell the story against the stack of KEELSON_HOME; it can be told again and again."""
+    """Tell the story against the stack of KEELSON_HOME; it can be told again and again.
+
+    Give the exit code: 128 and the signal, if one ended it. Nothing that it has started runs then either.
+    """
     home = Home(Settings.load(environ).home)
     dev = home.read_dev()
 
@@ -34,29 +43,36 @@ def run_demo(environ: Mapping[str, str]) -> int:
                 await print_report(operator.client, org_id, telling.position)
         _print_where_next(dev.query_url)
 
+    asked = None
     try:
-        asyncio.run(tell())
+        asked = asyncio.run(until_signal(tell(), lambda: say("", "Stopping.")))
     except* ClientError as errors:
         raise LocalError(f"the demo cannot go on: {_first_of(errors)}") from errors
-    return 0
+    return 0 if asked is None else 128 + asked
 
 
 @asynccontextmanager
 async def _some_nodes(home: Home, dev: Dev, environ: Mapping[str, str], operator: Client) -> AsyncIterator[None]:
     """Let this machine be nodes while the block runs, where the stack runs in containers, which are none, and has none.
 
-    What the end leaves is two nodes that are not heard of any more; the next telling goes on as them.
+    The home is this telling's own meanwhile, as it is a supervisor's: what a telling that was killed has left running
+    is ended first. What the end leaves is two nodes that are offline; the next telling goes on as them.
     """
     machine = Machine(home, environ, operator, (dev.command_url, dev.query_url))
     if dev.database_url is not None or await machine.has_peers():
         yield
         return
     say(heading("The stack has no nodes"), "This machine is two of them for as long as the story is told.", "")
-    home.make_folders()
-    agents = await machine.make_agents()
-    async with kept_alive(agents, _say_of, lambda _name, _identity: None):
-        await wait_until_ready(agents, _say_of)
-        yield
+    with home.locked():
+        await in_thread(lambda: end_orphans(home, ORDER_OF_STOP, _say_of))
+        home.note_running("supervisor", Identity.read(os.getpid()))
+        agents = await machine.make_agents()
+        try:
+            async with kept_alive(agents, _say_of, home.note_running):
+                await wait_until_ready(agents, _say_of)
+                yield
+        finally:
+            await machine.leave()
 
 
 def _first_of(error: BaseException) -> BaseException:

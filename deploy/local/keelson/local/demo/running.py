@@ -59,14 +59,16 @@ async def lights_out(telling: Telling) -> AsyncIterator[list[str]]:
 
 async def _put_out(operator: Client, env_ids: list[str]) -> None:
     """Scale all to nothing, and wait until nothing runs. Raises LocalError if something does."""
+    # Of a story that was broken off, not even its teller knows what came of the last command.
+    position = (await operator.projections.list()).head
     for env_id in env_ids:
-        env = await operator.envs.get(env_id)
+        env = await operator.envs.get(env_id, min_position=position)
         if env.replicas:
             nothing = ScaleEnv(env_id=env_id, replicas=dict.fromkeys(env.replicas, 0))
             await operator.send(nothing, reason="the story is told, and its nodes are for others")
     deadline = time.monotonic() + _WITHIN_S
     for env_id in env_ids:
-        while rows := await live_instances(operator, env_id):
+        while rows := await live_instances(operator, env_id, position):
             if time.monotonic() > deadline:
                 raise LocalError(f"{len(rows)} instances do not stop within {_WITHIN_S:g} s")
             await asyncio.sleep(_POLL_INTERVAL_S)

@@ -3,6 +3,7 @@
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 
 WIDTH = 100
 _GAP = 2
@@ -11,8 +12,10 @@ _NARROWEST = 12
 
 def say(*lines: str) -> None:
     """Print lines at once."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    # The terminal may be closed, or the reader of a pipe gone: no reason to leave things running.
+    with suppress(OSError):
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
 
 
 def heading(text: str) -> str:
