@@ -1,6 +1,7 @@
 """The process driver with real processes: what it starts, watches, ends, and finds again."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -488,6 +489,28 @@ async def test_an_agent_killed_between_a_start_and_its_note_starts_nothing_twice
     monkeypatch.setattr(driver_module, "_find_leader", lambda _instance_id: None)
     [(_, run)] = node.again().driver.recover()
     assert run is None, "the planted bug is not seen"
+
+
+async def test_a_disk_that_fills_up_with_a_start_leaves_nothing_that_nobody_ends(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS)
+    with monkeypatch.context() as patched:
+        real = InstanceFolder.write
+
+        def write(folder: InstanceFolder, record: Record) -> None:
+            if record.leader is not None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(folder, record)
+
+        patched.setattr(InstanceFolder, "write", write)
+        run = await node.driver.start(instance)
+    assert left_of(instance.instance_id) == [run.session]
+    [(_, found)] = node.again().driver.recover()
+    assert isinstance(found, ProcessRun)
+    assert found.session == run.session
+    await run.stop(1.0)
+    assert not left_of(instance.instance_id)
 
 
 async def test_what_is_not_known_any_more_does_not_go_on(node: Node) -> None:

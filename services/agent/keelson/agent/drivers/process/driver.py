@@ -121,7 +121,10 @@ class ProcessDriver:
         if leader is None:
             raise AssertionError("a child is there until it is waited for")
         record = msgspec.structs.replace(record, leader=leader)
-        folder.write(record)
+        try:
+            folder.write(record)
+        except OSError as error:  # it runs; an agent to come finds it by its marker
+            _log.warning("leader_not_kept", instance_id=record.instance.instance_id, why=error.strerror)
         run = ProcessRun(record, leader, folder, self._rules.host, process)
         self._runs[record.instance.instance_id] = (run, record)
         return run
