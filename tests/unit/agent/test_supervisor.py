@@ -189,6 +189,19 @@ async def test_the_agents_end_leaves_it_running_and_the_next_agent_finds_it() ->
         await watched.until("ready", "failed", "booting", "ready")
 
 
+async def test_one_that_was_ready_and_ended_while_no_agent_was_there_is_not_told_to_be_ready() -> None:
+    driver = SimulatedDriver()
+    async with supervised(driver=driver) as watched:
+        await watched.until("booting", "ready")
+        run = watched.run
+    await run.fail(CRASH)
+    driver.refusal = Failure(reason_code="start_failed")
+    async with supervised(driver=driver, run=run) as watched:
+        await eventually(lambda: watched.statuses.count("failed") >= 2)
+        assert watched.told[0].exit_code == 3
+        assert "ready" not in watched.statuses
+
+
 def test_restarts_come_later_and_later_up_to_a_bound() -> None:
     backoff = Backoff(Pace(restart_backoff_first_s=0.5, restart_backoff_max_s=3.0, stable_s=30.0))
     assert [backoff.next_s(1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]

@@ -130,15 +130,19 @@ class Supervisor:
         return failure
 
     async def _watch(self, run: Run) -> Failure:
-        """Return what comes first: its end, or that it is not well."""
-        ended, unwell = asyncio.ensure_future(run.wait_until_ended()), asyncio.ensure_future(self._look_after(run))
+        """Return what comes first: its end, or that it is not well; of one that has ended before, only that."""
+        watching = [asyncio.ensure_future(run.wait_until_ended())]
         try:
-            await asyncio.wait((ended, unwell), return_when=asyncio.FIRST_COMPLETED)
-            return ended.result() if ended.done() else unwell.result()
+            # One that was ready once, and has ended while nobody watched, is not to be told to be ready now.
+            await asyncio.wait(watching, timeout=0)
+            if not watching[0].done():
+                watching.append(asyncio.ensure_future(self._look_after(run)))
+                await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            return next(each.result() for each in watching if each.done())
         finally:
-            ended.cancel()
-            unwell.cancel()
-            await asyncio.gather(ended, unwell, return_exceptions=True)
+            for each in watching:
+                each.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
     async def _look_after(self, run: Run) -> Failure:
         """Tell when it is ready; return when it is not well."""
