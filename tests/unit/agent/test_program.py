@@ -57,6 +57,20 @@ def test_there_is_nothing_to_end_of_a_node_that_never_was(tmp_path: Path) -> Non
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("arguments", [(), ("end",)])
+def test_once_it_has_enrolled_the_file_of_the_token_may_be_gone(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    gone = {"KEELSON_ENROLLMENT_TOKEN_FILE": str(tmp_path / "gone"), "KEELSON_STATE": str(tmp_path)}
+    ended = run("-m", "keelson.agent", *arguments, **LEAST, **gone)
+    assert ended.returncode == 2
+    assert "KEELSON_ENROLLMENT_TOKEN_FILE" in ended.stderr
+    (tmp_path / "node.json").write_text('{"node_id": "node_1", "credential": "kls_x", "name": "one"}')
+    (tmp_path / "desired.json").write_text("{")  # as far as it gets here
+    ended = run("-m", "keelson.agent", *arguments, **LEAST, **gone)
+    assert "TOKEN" not in ended.stderr
+    assert ended.returncode == (0 if arguments else 2)
+    assert arguments or "desired.json" in ended.stderr
+
+
 def test_a_node_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text("{")
     ended = run("-m", "keelson.agent", **LEAST, KEELSON_STATE=str(tmp_path))

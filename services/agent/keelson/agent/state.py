@@ -82,6 +82,10 @@ class StateFolder:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
+    def has_node(self) -> bool:
+        """Whether it is known here who this node is; the folder need not be open, or there."""
+        return (self._path / "node.json").exists()
+
     def read_node(self) -> NodeFile | None:
         """Read who this node is; None before it has enrolled."""
         return self._read("node.json", NodeFile)
