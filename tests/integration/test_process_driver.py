@@ -9,10 +9,11 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from keelson.agent.drivers.process import driver as driver_module
 from keelson.agent.drivers.process.folder import InstanceFolder, Record
 from keelson.agent.drivers.process.group import Group
 from keelson.agent.drivers.process.identity import Identity, has_variable, pids
+from keelson.agent.drivers.process.launch import launch
 from keelson.agent.drivers.process.run import ProcessRun
 from keelson.client.reads.envs import Health
 from keelson.client.reads.nodes import DesiredInstance
@@ -152,6 +154,89 @@ async def test_secrets_that_were_written_half_are_not_believed(node: Node) -> No
     await node.driver.start(instance)
     assert (node.of(instance).secrets / "KEY").read_text() == SECRET
     assert not (node.of(instance).path / "secrets.new").exists()
+
+
+async def test_what_an_instance_is_and_its_secrets_are_on_disk_before_it_is_started(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    done: list[str] = []
+    real = {name: getattr(owner, name) for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"))}
+
+    def sync(handle: int) -> None:
+        done.append(f"{Path(f'/proc/self/fd/{handle}').readlink().name} is on disk")
+        real["fsync"](handle)
+
+    def move(name: str) -> Callable[[Path, Path], Path]:
+        def moved(path: Path, target: Path) -> Path:
+            done.append(f"{target.name} is there")
+            return Path(real[name](path, target))
+
+        return moved
+
+    def launch_noted(*args: Any) -> Any:
+        done.append("launched")
+        return launch(*args)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", move("rename"))
+    monkeypatch.setattr(Path, "replace", move("replace"))
+    monkeypatch.setattr(driver_module, "launch", launch_noted)
+    run = await node.driver.start(instance)
+    secrets = [[f"{name}.new is on disk", f"{name} is there", "secrets.new is on disk"] for name in ("KEY", "EMPTY")]
+    assert done == [
+        "instances is on disk",
+        *chain(*secrets),
+        "secrets is there",
+        f"{instance.instance_id} is on disk",
+        "instance.json.new is on disk",
+        "instance.json is there",
+        f"{instance.instance_id} is on disk",
+        "launched",
+        "run.json is there",
+    ]
+    await run.stop(0.0)
+    done.clear()
+    await node.driver.start(instance)
+    assert done == ["launched", "run.json is there"]  # a restart waits for no disk
+
+
+async def test_of_which_process_it_was_nothing_is_missed_after_a_loss_of_power(node: Node) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    run = await node.driver.start(instance)
+    await run.wait_until_ready()
+    await run.stop(0.0)
+    (node.of(instance).path / "run.json").write_bytes(b"")
+    node = node.again()
+    assert node.driver.recover() == [(instance, None)]
+    await node.driver.start(instance)
+    assert not node.revealed
+
+
+async def test_who_is_stopped_while_its_secrets_are_written_leaves_none(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    writing, go_on = threading.Event(), threading.Event()
+    real = InstanceFolder.write_secrets
+
+    def write_secrets(folder: InstanceFolder, values: Mapping[str, str]) -> None:
+        writing.set()
+        assert go_on.wait(10.0)
+        real(folder, values)
+
+    monkeypatch.setattr(InstanceFolder, "write_secrets", write_secrets)
+    starting = asyncio.create_task(node.driver.start(instance))
+    await eventually(writing.is_set)
+    starting.cancel()
+    done, _ = await asyncio.wait((starting,), timeout=0.1)
+    assert not done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    node.driver.discard(instance.instance_id)
+    assert not node.of(instance).path.exists()
+    assert not left_of(instance.instance_id)
 
 
 async def test_a_secret_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:

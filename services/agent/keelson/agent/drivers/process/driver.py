@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 import msgspec
 import structlog
@@ -17,6 +18,7 @@ from keelson.agent.drivers.process.ports import NoPortError, Ports
 from keelson.agent.drivers.process.run import ProcessRun
 from keelson.client.reads.nodes import DesiredInstance
 
+P = ParamSpec("P")
 Reveal = Callable[[str], Awaitable[Mapping[str, str]]]
 
 _log = structlog.get_logger()
@@ -78,10 +80,11 @@ class ProcessDriver:
         """Start it: with the ports that it had before if they are free, and its secrets as they were revealed first."""
         folder = self._folder_of(instance.instance_id)
         try:
-            folder.make()
+            await _to_the_end(folder.make)
             if instance.secret_version is not None and not folder.secrets.exists():
-                folder.write_secrets(await self._reveal(instance.instance_id))
-            return self._start(instance, folder)
+                await _to_the_end(folder.write_secrets, await self._reveal(instance.instance_id))
+            record = await self._prepare(instance, folder)
+            return self._start(record, folder)
         except NoPortError:
             raise StartError(Failure(reason_code="start_failed", message="no port is free")) from None
         except OSError as error:
@@ -104,16 +107,23 @@ class ProcessDriver:
         """Give the memory that the instances' processes have, in bytes, as it was looked at last."""
         return {"memory_bytes": sum(run.rss_bytes for run, _ in self._runs.values())}
 
-    def _start(self, instance: DesiredInstance, folder: InstanceFolder) -> ProcessRun:
-        """Start its command and keep which process it is, without anything else of the agent coming in between."""
+    async def _prepare(self, instance: DesiredInstance, folder: InstanceFolder) -> Record:
+        """Take its ports, and keep that it is to be started: if the agent is killed then, it is found by its marker."""
         before = folder.read()
         had = {} if before is None else before.ports
         self._ports.give_back(had)
-        ports = self._ports.take([port.name for port in instance.spec.ports], had)
-        record = Record(instance=instance, ports=ports)
-        folder.write(record)  # what an agent that is killed now has started is found by its marker
-        environment = environment_of(instance, self._rules.node_id, ports, folder)
-        process = launch(instance, environment, self._rules.root, folder)
+        record = Record(instance=instance, ports=self._ports.take([port.name for port in instance.spec.ports], had))
+        try:
+            await _to_the_end(folder.write, record)
+        except OSError:
+            self._ports.give_back(record.ports)
+            raise
+        return record
+
+    def _start(self, record: Record, folder: InstanceFolder) -> ProcessRun:
+        """Start its command and keep which process it is, without anything else of the agent coming in between."""
+        environment = environment_of(record.instance, self._rules.node_id, record.ports, folder)
+        process = launch(record.instance, environment, self._rules.root, folder)
         return self._keep(folder, record, process)
 
     def _keep(self, folder: InstanceFolder, record: Record, process: Launched) -> ProcessRun:
@@ -149,6 +159,19 @@ class ProcessDriver:
 
     def _folder_of(self, instance_id: str) -> InstanceFolder:
         return InstanceFolder(self._folder / instance_id)
+
+
+async def _to_the_end(write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Write to disk, which takes its time, beside the loop; when cancelled, raise that only when it is done.
+
+    So nobody removes a folder while something is being written there.
+    """
+    writing = asyncio.ensure_future(asyncio.to_thread(write, *args, **kwargs))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait((writing,))
+        raise
 
 
 def _find_leader(instance_id: str) -> Identity | None:
