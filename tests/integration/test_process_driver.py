@@ -25,7 +25,7 @@ from keelson.agent.drivers.process import ProcessDriver, Rules
 from keelson.agent.drivers.process import driver as driver_module
 from keelson.agent.drivers.process.folder import InstanceFolder, Record
 from keelson.agent.drivers.process.group import Group
-from keelson.agent.drivers.process.identity import Identity, has_variable, pids
+from keelson.agent.drivers.process.identity import Identity, Member, has_variable, pids, private_bytes
 from keelson.agent.drivers.process.launch import launch
 from keelson.agent.drivers.process.run import ProcessRun
 from keelson.client.reads.envs import Health
@@ -360,8 +360,27 @@ async def is_ended_for_memory(node: Node, number: int, within_s: float) -> bool:
 
 async def test_memory_that_processes_share_counts_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not await is_ended_for_memory(node, 1, 0.5)
-    monkeypatch.setattr("keelson.agent.drivers.process.group.private_bytes", lambda _pid: 180 * MIB)
+    monkeypatch.setattr("keelson.agent.drivers.process.group.private_bytes", lambda _member: 180 * MIB)
     assert await is_ended_for_memory(node, 2, 10), "the planted bug is not seen"
+
+
+async def test_who_may_not_be_looked_at_is_held_to_its_bound_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.read_text
+
+    def read_text(path: Path, **options: Any) -> str:
+        if path.name == "smaps_rollup":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    run = await node.driver.start(wanted(command=EATS, memory_bytes=150 * MIB))
+    async with watching(node):
+        failure = await ended(run)
+    assert failure.reason_code == "memory_exceeded"
+
+
+async def test_a_process_that_is_gone_has_no_memory() -> None:
+    assert private_bytes(Member(Identity(2**22 + 1, "never"), 7 * MIB)) == 0
 
 
 async def test_who_does_not_go_when_asked_is_killed(node: Node) -> None:

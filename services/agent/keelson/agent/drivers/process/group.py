@@ -52,7 +52,7 @@ class Group:
         members = self.members_of(session)
         if sum(each.rss_bytes for each in members) <= limit_bytes:
             return False
-        return sum(private_bytes(each.identity.pid) for each in members) > limit_bytes
+        return sum(private_bytes(each) for each in members) > limit_bytes
 
     def signal(self, number: signal.Signals) -> set[Identity]:
         """Send a signal to all that run; give which those were."""
