@@ -434,6 +434,27 @@ async def run_parent(node: Node, number: int) -> tuple[DesiredInstance, ProcessR
     return instance, run
 
 
+async def test_many_that_end_at_once_look_for_their_processes_one_by_one_and_beside_the_loop(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [await node.driver.start(wanted(number, command=SLEEPS)) for number in range(1, 5)]
+    real, looks, one_at_a_time = Group.find, [], threading.Lock()
+
+    def find(group: Group) -> set[Identity]:
+        free = one_at_a_time.acquire(blocking=False)
+        looks.append((threading.current_thread(), free))
+        try:
+            return real(group)
+        finally:
+            if free:
+                one_at_a_time.release()
+
+    monkeypatch.setattr(Group, "find", find)
+    await asyncio.gather(*(run.stop(30.0) for run in runs))
+    assert len(looks) >= 3 * len(runs)
+    assert all(free and thread is not threading.main_thread() for thread, free in looks)
+
+
 async def test_what_a_leader_leaves_behind_is_ended(node: Node) -> None:
     instance, run = await run_parent(node, 1)
     await run.stop(10.0)

@@ -4,12 +4,12 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ParamSpec
 
 import msgspec
 import structlog
 
 from keelson.agent.driver import Failure, Recovered, StartError
+from keelson.agent.drivers.process.aside import to_the_end
 from keelson.agent.drivers.process.folder import InstanceFolder, Record, folders_in
 from keelson.agent.drivers.process.group import Group
 from keelson.agent.drivers.process.identity import Identity, has_variable, pids, read_sessions
@@ -18,7 +18,6 @@ from keelson.agent.drivers.process.ports import NoPortError, Ports
 from keelson.agent.drivers.process.run import ProcessRun
 from keelson.client.reads.nodes import DesiredInstance
 
-P = ParamSpec("P")
 Reveal = Callable[[str], Awaitable[Mapping[str, str]]]
 
 _log = structlog.get_logger()
@@ -53,6 +52,7 @@ class ProcessDriver:
         self._rules = rules
         self._reveal = reveal
         self._ports = Ports()
+        self._looking = asyncio.Lock()
         self._runs: dict[str, tuple[ProcessRun, Record]] = {}
 
     async def run(self) -> None:
@@ -60,7 +60,7 @@ class ProcessDriver:
         while True:
             sessions = await asyncio.to_thread(read_sessions) if self._runs else {}
             for run, record in list(self._runs.values()):
-                run.watch(sessions.get(run.session, ()), record.instance.spec.memory_bytes)
+                await run.watch(sessions.get(run.session, ()), record.instance.spec.memory_bytes)
             for instance_id in list(self._runs):
                 await asyncio.to_thread(self._folder_of(instance_id).bound_logs, self._rules.log_max_bytes)
             await asyncio.sleep(self._rules.watch_interval_s)
@@ -80,9 +80,9 @@ class ProcessDriver:
         """Start it: with the ports that it had before if they are free, and its secrets as they were revealed first."""
         folder = self._folder_of(instance.instance_id)
         try:
-            await _to_the_end(folder.make)
+            await to_the_end(folder.make)
             if instance.secret_version is not None and not folder.secrets.exists():
-                await _to_the_end(folder.write_secrets, await self._reveal(instance.instance_id))
+                await to_the_end(folder.write_secrets, await self._reveal(instance.instance_id))
             record = await self._prepare(instance, folder)
             return self._start(record, folder)
         except NoPortError:
@@ -114,7 +114,7 @@ class ProcessDriver:
         self._ports.give_back(had)
         record = Record(instance=instance, ports=self._ports.take([port.name for port in instance.spec.ports], had))
         try:
-            await _to_the_end(folder.write, record)
+            await to_the_end(folder.write, record)
         except OSError:
             self._ports.give_back(record.ports)
             raise
@@ -135,7 +135,7 @@ class ProcessDriver:
             folder.write(record)
         except OSError as error:  # it runs; an agent to come finds it by its marker
             _log.warning("leader_not_kept", instance_id=record.instance.instance_id, why=error.strerror)
-        run = ProcessRun(record, leader, folder, self._rules.host, process)
+        run = ProcessRun(record, leader, folder, self._rules.host, looking=self._looking, process=process)
         self._runs[record.instance.instance_id] = (run, record)
         return run
 
@@ -145,7 +145,7 @@ class ProcessDriver:
         leader = record.leader or _find_leader(record.instance.instance_id)
         if leader is None:
             return None
-        run = ProcessRun(record, leader, folder, self._rules.host)
+        run = ProcessRun(record, leader, folder, self._rules.host, looking=self._looking)
         self._runs[record.instance.instance_id] = (run, record)
         return run
 
@@ -154,24 +154,11 @@ class ProcessDriver:
         leader = _find_leader(folder.path.name)
         if leader is not None:
             _log.error("instance_unknown", instance_id=folder.path.name, consequence="what runs of it is ended")
-            Group(leader, marker_of(folder.path.name)).signal(signal.SIGKILL)
+            Group(leader, marker_of(folder.path.name), self._looking).signal(signal.SIGKILL)
         folder.remove(self._ended, self._rules.kept_logs)
 
     def _folder_of(self, instance_id: str) -> InstanceFolder:
         return InstanceFolder(self._folder / instance_id)
-
-
-async def _to_the_end(write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Write to disk, which takes its time, beside the loop; when cancelled, raise that only when it is done.
-
-    So nobody removes a folder while something is being written there.
-    """
-    writing = asyncio.ensure_future(asyncio.to_thread(write, *args, **kwargs))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait((writing,))
-        raise
 
 
 def _find_leader(instance_id: str) -> Identity | None:
