@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ import pytest
 from keelson.agent.driver import Failure, StartError
 from keelson.agent.drivers.process import ProcessDriver, Rules
 from keelson.agent.drivers.process import driver as driver_module
+from keelson.agent.drivers.process import folder as folder_module
 from keelson.agent.drivers.process.folder import InstanceFolder, Record
 from keelson.agent.drivers.process.group import Group
 from keelson.agent.drivers.process.identity import Identity, Member, has_variable, pids, private_bytes
@@ -508,6 +510,25 @@ while True:
         assert set(old) <= set(b"xy\n")
         now = (folder / name).read_bytes()
         assert b"\0" not in now  # it is appended to, not written where it was
+
+
+def test_of_a_log_that_is_cut_the_end_is_kept_whole_but_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, max_bytes, longest = tmp_path / "stdout.log", 16 * MIB, 4 * MIB
+    log.write_bytes(b"x" * 100 + b"y" * (max_bytes - 7) + b"the end")
+    tracemalloc.start()
+    try:
+        InstanceFolder(tmp_path).bound_logs(max_bytes)
+        assert tracemalloc.get_traced_memory()[1] < longest
+        log.write_bytes(b"x" * 100 + b"y" * (max_bytes - 7) + b"the end")
+        monkeypatch.setattr(folder_module, "_COPIED_AT_ONCE", 2 * max_bytes)
+        InstanceFolder(tmp_path).bound_logs(max_bytes)
+        assert tracemalloc.get_traced_memory()[1] > longest, "the planted bug is not seen"
+    finally:
+        tracemalloc.stop()
+    assert log.stat().st_size == 0
+    assert (tmp_path / "stdout.log.1").read_bytes() == b"y" * (max_bytes - 7) + b"the end"
 
 
 async def test_logs_of_the_last_instances_that_ended_are_kept(node: Node) -> None:

@@ -72,10 +72,10 @@ class InstanceFolder:
         if record.leader is None:  # before anything else, so that what is to be started is not taken for what ran
             (self.path / "run.json").unlink(missing_ok=True)
         if _read(self.path / "instance.json", Record) != kept:
-            replace_file(self.path / "instance.json", msgspec.json.encode(kept), durable=True)
+            replace_file(self.path / "instance.json", [msgspec.json.encode(kept)], durable=True)
         if record.leader is not None:
             process = _Process(leader=record.leader, ready=record.ready)
-            replace_file(self.path / "run.json", msgspec.json.encode(process), durable=False)
+            replace_file(self.path / "run.json", [msgspec.json.encode(process)], durable=False)
 
     def open_log(self, name: str) -> int:
         """Open one of its logs for the instance to append to; give the handle."""
@@ -92,7 +92,7 @@ class InstanceFolder:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         for name, value in values.items():
-            replace_file(unfinished / name, value.encode(), durable=True)
+            replace_file(unfinished / name, [value.encode()], durable=True)
         unfinished.rename(self.secrets)
         sync_folder(self.path)
 
@@ -158,9 +158,7 @@ def _bound(path: Path, max_bytes: int) -> None:
 
 
 def _keep(handle: int, start: int, path: Path) -> None:
-    """Copy what a file has from an offset on, as of now; the copy is there whole or not at all."""
+    """Copy what a file has from an offset on, as of now; the copy is there whole or not at all, and never in memory."""
     size = os.fstat(handle).st_size
-    content = b"".join(
-        os.pread(handle, min(size - at, _COPIED_AT_ONCE), at) for at in range(start, size, _COPIED_AT_ONCE)
-    )
-    replace_file(path, content, durable=False)
+    pieces = (os.pread(handle, min(size - at, _COPIED_AT_ONCE), at) for at in range(start, size, _COPIED_AT_ONCE))
+    replace_file(path, pieces, durable=False)
