@@ -463,6 +463,35 @@ async def test_what_a_leader_leaves_behind_is_ended(node: Node) -> None:
     assert not left_of(instance.instance_id)
 
 
+# A leader that ends; what it leaves behind stays in its session.
+LEAVES = python(
+    """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-uc", "import time; print('up'); time.sleep(3600)"])
+"""
+)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_a_leader_left_behind_that_was_not_noted_is_ended_before_another_starts(
+    node: Node, is_known: bool
+) -> None:
+    instance = wanted(command=LEAVES)
+    await ended(await node.driver.start(instance))
+    await eventually(lambda: node.log(instance) == "up\n")
+    assert len(left_of(instance.instance_id)) == 1
+    (node.of(instance).path / "run.json").unlink()
+    if not is_known:
+        (node.of(instance).path / "instance.json").write_text("{")
+    found = node.again().driver.recover()
+    assert len(found) == is_known
+    for _, run in found:
+        assert run is not None
+        assert (await asyncio.wait_for(run.wait_until_ended(), 5.0)).reason_code == "exited"
+        await run.stop(10.0)
+    await eventually(lambda: not left_of(instance.instance_id))
+
+
 async def test_what_a_leader_left_behind_is_ended_by_the_next_agent_too(node: Node) -> None:
     instance, _ = await run_parent(node, 1)
     [(_, run)] = node.again().driver.recover()

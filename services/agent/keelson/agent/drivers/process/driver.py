@@ -162,10 +162,14 @@ class ProcessDriver:
 
 
 def _find_leader(instance_id: str) -> Identity | None:
-    """Find the session leader that an instance was started as, where an agent was killed before it could keep that."""
+    """Find the session leader that an instance was started as, where an agent was killed before it could keep that.
+
+    Where that has left only others behind, it is given as a process that has ended, so that they are ended with it.
+    """
     marker = marker_of(instance_id)
-    sessions = (pid for pid in pids() if has_variable(pid, marker) and _leads_session(pid))
-    return next((identity for pid in sessions if (identity := Identity.read(pid))), None)
+    marked = [pid for pid in pids() if has_variable(pid, marker)]
+    found = (identity for pid in marked if _leads_session(pid) and (identity := Identity.read(pid)))
+    return next(found, Identity(marked[0], "long ago") if marked else None)
 
 
 def _leads_session(pid: int) -> bool:
