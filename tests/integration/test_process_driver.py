@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
@@ -698,12 +698,22 @@ async def test_what_is_not_known_any_more_does_not_go_on(node: Node) -> None:
     assert not node.of(instance).path.exists()
 
 
+@contextmanager
+def bystanding() -> Iterator[Identity]:
+    """Give a process of nobody's, in a session of its own; it is ended afterwards, whatever came of the test."""
+    with subprocess.Popen(SLEEPS, start_new_session=True) as process:  # noqa: S603 - our own
+        try:
+            identity = Identity.read(process.pid)
+            assert identity is not None
+            yield identity
+        finally:
+            process.kill()
+
+
 async def test_a_pid_that_is_another_process_by_now_is_left_alone(node: Node) -> None:
-    with subprocess.Popen(SLEEPS, start_new_session=True) as bystander:  # noqa: ASYNC220, S603 - likewise
+    with bystanding() as real:
         instance = wanted(command=SLEEPS)
         node.of(instance).make()
-        real = Identity.read(bystander.pid)
-        assert real is not None
         earlier = Identity(real.pid, real.started.rpartition(":")[0] + ":1")
         node.of(instance).write(Record(instance=instance, leader=earlier, ready=True))
         [(_, run)] = node.driver.recover()
@@ -719,3 +729,17 @@ async def test_a_pid_that_is_another_process_by_now_is_left_alone(node: Node) ->
         assert run is not None
         await run.stop(1.0)
         assert not real.is_running(), "the planted bug is not seen"
+
+
+async def test_a_session_that_gets_the_number_of_one_that_has_ended_is_another(node: Node) -> None:
+    run = await node.driver.start(wanted(command=python("pass"), memory_bytes=MIB))
+    await ended(run)
+    with bystanding() as real:
+        later = [Member(real, 7 * MIB)]
+        await run.watch((), MIB)
+        await run.watch(later, MIB)
+        assert run.rss_bytes == 0
+        assert (await run.wait_until_ended()).reason_code == "exited"
+        run._group._watched = True  # as if it had never been seen empty
+        await run.watch(later, MIB)
+        assert run.rss_bytes == 7 * MIB, "the planted bug is not seen"

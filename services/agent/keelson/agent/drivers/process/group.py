@@ -36,14 +36,20 @@ class Group:
         self.leader = leader
         self._variable = variable
         self._looking = looking
-        # Seen alive by us: as long as any process has the session's number, nobody else gets it.
+        # Seen alive by us: as long as any process has the session's number, nobody else gets it, and no longer.
         self._watched = leader.is_running()
 
     def members_of(self, session: Sequence[Member]) -> Sequence[Member]:
-        """Give those of a session with the leader's number that are of this run."""
+        """Give those of a session with the leader's number that are of this run.
+
+        Once nobody had that number, a session that gets it is another's.
+        """
         now = Identity.read(self.leader.pid)
         if now is not None and now != self.leader:  # the number is another's
+            self._watched = False
             return ()
+        if now is None and not session:
+            self._watched = False
         if now is not None or self._watched:
             return session
         return [each for each in session if has_variable(each.identity.pid, self._variable)]
@@ -53,12 +59,12 @@ class Group:
         session = read_sessions().get(self.leader.pid, ())
         return {each.identity for each in self.members_of(session)} | self._find_strays()
 
-    def holds_more_than(self, limit_bytes: int, session: Sequence[Member]) -> bool:
-        """Whether the session's processes have more memory than that, what they share being counted once.
+    @staticmethod
+    def hold_more_than(limit_bytes: int, members: Sequence[Member]) -> bool:
+        """Whether processes have more memory than that, what they share being counted once.
 
         What each has is added up first, which is cheap; only if that is too much is it looked at more closely.
         """
-        members = self.members_of(session)
         if sum(each.rss_bytes for each in members) <= limit_bytes:
             return False
         return sum(private_bytes(each) for each in members) > limit_bytes

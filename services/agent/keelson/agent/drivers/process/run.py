@@ -86,8 +86,9 @@ class ProcessRun:
 
     async def watch(self, session: Sequence[Member], limit_bytes: int) -> None:
         """Look at what the processes of its session take, and end them if that is too much."""
-        self.rss_bytes = sum(each.rss_bytes for each in session)
-        if self._exceeded is None and self._group.holds_more_than(limit_bytes, session):
+        members = self._group.members_of(session)
+        self.rss_bytes = sum(each.rss_bytes for each in members)
+        if self._exceeded is None and self._group.hold_more_than(limit_bytes, members):
             self._exceeded = Failure(
                 reason_code="memory_exceeded", exit_code=None, message=f"it took more than {limit_bytes} bytes"
             )
