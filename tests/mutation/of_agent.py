@@ -3,7 +3,6 @@
 from mutation.mutant import Mutant
 
 _AGENT = "services/agent/keelson/agent"
-
 _DRIVER = f"{_AGENT}/drivers/process"
 _DRIVEN = "integration/test_process_driver.py"
 _SUPERVISED = "unit/agent/test_supervisor.py"
