@@ -72,8 +72,8 @@ bench: $(INSTALLED) ## measure, beside baselines; ARGS=--full for medians of thr
 
 lock: $(INSTALLED) ## renew the pinned versions in requirements/
 	$(BIN)/uv lock --upgrade
-	for image in command projector query scheduler cli; do \
-	  $(BIN)/uv export --quiet --frozen --no-dev --no-emit-workspace --no-header --package keelson-$$image -o requirements/$$image.txt || exit 1; \
+	for each in command projector query scheduler cli agent; do \
+	  $(BIN)/uv export --quiet --frozen --no-dev --no-emit-workspace --no-header --package keelson-$$each -o requirements/$$each.txt || exit 1; \
 	done
 	$(BIN)/uv export --quiet --frozen --only-group build --no-emit-workspace --no-header -o requirements/build.txt
 	$(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header -o requirements/dev.txt

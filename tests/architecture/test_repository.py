@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 from support.repository import ROOT, name_of, parse, source_files
 
-IMAGES = ("command", "projector", "query", "scheduler", "cli")
+# What is installed with pinned versions: the images, and the agent on machines of its own.
+INSTALLED = ("command", "projector", "query", "scheduler", "cli", "agent")
 
 # Built from parts, so that this file does not hold what it looks for.
 FORBIDDEN = [
@@ -88,19 +89,19 @@ def needs(project: Path) -> Iterator[Requirement]:
             yield requirement
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_what_a_service_needs_is_pinned_with_hashes(image: str) -> None:
-    versions = pinned(image)
+@pytest.mark.parametrize("service", INSTALLED)
+def test_what_a_service_needs_is_pinned_with_hashes(service: str) -> None:
+    versions = pinned(service)
 
-    for requirement in needs(ROOT / "services" / image):
+    for requirement in needs(ROOT / "services" / service):
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
 
 
 def test_development_has_the_versions_that_are_shipped() -> None:
     dev = pinned("dev")
 
-    for image in IMAGES:
-        assert pinned(image).items() <= dev.items()
+    for service in INSTALLED:
+        assert pinned(service).items() <= dev.items()
 
 
 def test_the_lock_with_its_addresses_is_not_committed() -> None:

@@ -1,6 +1,7 @@
 """The process driver with real processes: what it starts, watches, ends, and finds again."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -8,10 +9,12 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import threading
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,11 @@ import pytest
 from keelson.agent.driver import Failure, StartError
 from keelson.agent.drivers.process import ProcessDriver, Rules
 from keelson.agent.drivers.process import driver as driver_module
+from keelson.agent.drivers.process import folder as folder_module
 from keelson.agent.drivers.process.folder import InstanceFolder, Record
 from keelson.agent.drivers.process.group import Group
-from keelson.agent.drivers.process.identity import Identity, has_variable, pids
+from keelson.agent.drivers.process.identity import Identity, Member, has_variable, pids, private_bytes
+from keelson.agent.drivers.process.launch import launch
 from keelson.agent.drivers.process.run import ProcessRun
 from keelson.client.reads.envs import Health
 from keelson.client.reads.nodes import DesiredInstance
@@ -153,6 +158,89 @@ async def test_secrets_that_were_written_half_are_not_believed(node: Node) -> No
     assert not (node.of(instance).path / "secrets.new").exists()
 
 
+async def test_what_an_instance_is_and_its_secrets_are_on_disk_before_it_is_started(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    done: list[str] = []
+    real = {name: getattr(owner, name) for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"))}
+
+    def sync(handle: int) -> None:
+        done.append(f"{Path(f'/proc/self/fd/{handle}').readlink().name} is on disk")
+        real["fsync"](handle)
+
+    def move(name: str) -> Callable[[Path, Path], Path]:
+        def moved(path: Path, target: Path) -> Path:
+            done.append(f"{target.name} is there")
+            return Path(real[name](path, target))
+
+        return moved
+
+    def launch_noted(*args: Any) -> Any:
+        done.append("launched")
+        return launch(*args)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", move("rename"))
+    monkeypatch.setattr(Path, "replace", move("replace"))
+    monkeypatch.setattr(driver_module, "launch", launch_noted)
+    run = await node.driver.start(instance)
+    secrets = [[f"{name}.new is on disk", f"{name} is there", "secrets.new is on disk"] for name in ("KEY", "EMPTY")]
+    assert done == [
+        "instances is on disk",
+        *chain(*secrets),
+        "secrets is there",
+        f"{instance.instance_id} is on disk",
+        "instance.json.new is on disk",
+        "instance.json is there",
+        f"{instance.instance_id} is on disk",
+        "launched",
+        "run.json is there",
+    ]
+    await run.stop(0.0)
+    done.clear()
+    await node.driver.start(instance)
+    assert done == ["launched", "run.json is there"]  # a restart waits for no disk
+
+
+async def test_of_which_process_it_was_nothing_is_missed_after_a_loss_of_power(node: Node) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    run = await node.driver.start(instance)
+    await run.wait_until_ready()
+    await run.stop(0.0)
+    (node.of(instance).path / "run.json").write_bytes(b"")
+    node = node.again()
+    assert node.driver.recover() == [(instance, None)]
+    await node.driver.start(instance)
+    assert not node.revealed
+
+
+async def test_who_is_stopped_while_its_secrets_are_written_leaves_none(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS, secret_version=3)
+    writing, go_on = threading.Event(), threading.Event()
+    real = InstanceFolder.write_secrets
+
+    def write_secrets(folder: InstanceFolder, values: Mapping[str, str]) -> None:
+        writing.set()
+        assert go_on.wait(10.0)
+        real(folder, values)
+
+    monkeypatch.setattr(InstanceFolder, "write_secrets", write_secrets)
+    starting = asyncio.create_task(node.driver.start(instance))
+    await eventually(writing.is_set)
+    starting.cancel()
+    done, _ = await asyncio.wait((starting,), timeout=0.1)
+    assert not done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    node.driver.discard(instance.instance_id)
+    assert not node.of(instance).path.exists()
+    assert not left_of(instance.instance_id)
+
+
 async def test_a_secret_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
     folder = InstanceFolder(tmp_path)
     with pytest.raises(ValueError, match="file"):
@@ -274,8 +362,27 @@ async def is_ended_for_memory(node: Node, number: int, within_s: float) -> bool:
 
 async def test_memory_that_processes_share_counts_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not await is_ended_for_memory(node, 1, 0.5)
-    monkeypatch.setattr("keelson.agent.drivers.process.group.private_bytes", lambda _pid: 180 * MIB)
+    monkeypatch.setattr("keelson.agent.drivers.process.group.private_bytes", lambda _member: 180 * MIB)
     assert await is_ended_for_memory(node, 2, 10), "the planted bug is not seen"
+
+
+async def test_who_may_not_be_looked_at_is_held_to_its_bound_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.read_text
+
+    def read_text(path: Path, **options: Any) -> str:
+        if path.name == "smaps_rollup":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    run = await node.driver.start(wanted(command=EATS, memory_bytes=150 * MIB))
+    async with watching(node):
+        failure = await ended(run)
+    assert failure.reason_code == "memory_exceeded"
+
+
+async def test_a_process_that_is_gone_has_no_memory() -> None:
+    assert private_bytes(Member(Identity(2**22 + 1, "never"), 7 * MIB)) == 0
 
 
 async def test_who_does_not_go_when_asked_is_killed(node: Node) -> None:
@@ -329,10 +436,60 @@ async def run_parent(node: Node, number: int) -> tuple[DesiredInstance, ProcessR
     return instance, run
 
 
+async def test_many_that_end_at_once_look_for_their_processes_one_by_one_and_beside_the_loop(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [await node.driver.start(wanted(number, command=SLEEPS)) for number in range(1, 5)]
+    real, looks, one_at_a_time = Group.find, [], threading.Lock()
+
+    def find(group: Group) -> set[Identity]:
+        free = one_at_a_time.acquire(blocking=False)
+        looks.append((threading.current_thread(), free))
+        try:
+            return real(group)
+        finally:
+            if free:
+                one_at_a_time.release()
+
+    monkeypatch.setattr(Group, "find", find)
+    await asyncio.gather(*(run.stop(30.0) for run in runs))
+    assert len(looks) >= 3 * len(runs)
+    assert all(free and thread is not threading.main_thread() for thread, free in looks)
+
+
 async def test_what_a_leader_leaves_behind_is_ended(node: Node) -> None:
     instance, run = await run_parent(node, 1)
     await run.stop(10.0)
     assert not left_of(instance.instance_id)
+
+
+# A leader that ends; what it leaves behind stays in its session.
+LEAVES = python(
+    """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-uc", "import time; print('up'); time.sleep(3600)"])
+"""
+)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_a_leader_left_behind_that_was_not_noted_is_ended_before_another_starts(
+    node: Node, is_known: bool
+) -> None:
+    instance = wanted(command=LEAVES)
+    await ended(await node.driver.start(instance))
+    await eventually(lambda: node.log(instance) == "up\n")
+    assert len(left_of(instance.instance_id)) == 1
+    (node.of(instance).path / "run.json").unlink()
+    if not is_known:
+        (node.of(instance).path / "instance.json").write_text("{")
+    found = node.again().driver.recover()
+    assert len(found) == is_known
+    for _, run in found:
+        assert run is not None
+        assert (await asyncio.wait_for(run.wait_until_ended(), 5.0)).reason_code == "exited"
+        await run.stop(10.0)
+    await eventually(lambda: not left_of(instance.instance_id))
 
 
 async def test_what_a_leader_left_behind_is_ended_by_the_next_agent_too(node: Node) -> None:
@@ -382,6 +539,25 @@ while True:
         assert set(old) <= set(b"xy\n")
         now = (folder / name).read_bytes()
         assert b"\0" not in now  # it is appended to, not written where it was
+
+
+def test_of_a_log_that_is_cut_the_end_is_kept_whole_but_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, max_bytes, longest = tmp_path / "stdout.log", 16 * MIB, 4 * MIB
+    log.write_bytes(b"x" * 100 + b"y" * (max_bytes - 7) + b"the end")
+    tracemalloc.start()
+    try:
+        InstanceFolder(tmp_path).bound_logs(max_bytes)
+        assert tracemalloc.get_traced_memory()[1] < longest
+        log.write_bytes(b"x" * 100 + b"y" * (max_bytes - 7) + b"the end")
+        monkeypatch.setattr(folder_module, "_COPIED_AT_ONCE", 2 * max_bytes)
+        InstanceFolder(tmp_path).bound_logs(max_bytes)
+        assert tracemalloc.get_traced_memory()[1] > longest, "the planted bug is not seen"
+    finally:
+        tracemalloc.stop()
+    assert log.stat().st_size == 0
+    assert (tmp_path / "stdout.log.1").read_bytes() == b"y" * (max_bytes - 7) + b"the end"
 
 
 async def test_logs_of_the_last_instances_that_ended_are_kept(node: Node) -> None:
@@ -490,6 +666,28 @@ async def test_an_agent_killed_between_a_start_and_its_note_starts_nothing_twice
     assert run is None, "the planted bug is not seen"
 
 
+async def test_a_disk_that_fills_up_with_a_start_leaves_nothing_that_nobody_ends(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = wanted(command=SLEEPS)
+    with monkeypatch.context() as patched:
+        real = InstanceFolder.write
+
+        def write(folder: InstanceFolder, record: Record) -> None:
+            if record.leader is not None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(folder, record)
+
+        patched.setattr(InstanceFolder, "write", write)
+        run = await node.driver.start(instance)
+    assert left_of(instance.instance_id) == [run.session]
+    [(_, found)] = node.again().driver.recover()
+    assert isinstance(found, ProcessRun)
+    assert found.session == run.session
+    await run.stop(1.0)
+    assert not left_of(instance.instance_id)
+
+
 async def test_what_is_not_known_any_more_does_not_go_on(node: Node) -> None:
     instance = wanted(command=SLEEPS)
     kill(await hosted(node, instance))
@@ -500,12 +698,22 @@ async def test_what_is_not_known_any_more_does_not_go_on(node: Node) -> None:
     assert not node.of(instance).path.exists()
 
 
+@contextmanager
+def bystanding() -> Iterator[Identity]:
+    """Give a process of nobody's, in a session of its own; it is ended afterwards, whatever came of the test."""
+    with subprocess.Popen(SLEEPS, start_new_session=True) as process:  # noqa: S603 - our own
+        try:
+            identity = Identity.read(process.pid)
+            assert identity is not None
+            yield identity
+        finally:
+            process.kill()
+
+
 async def test_a_pid_that_is_another_process_by_now_is_left_alone(node: Node) -> None:
-    with subprocess.Popen(SLEEPS, start_new_session=True) as bystander:  # noqa: ASYNC220, S603 - likewise
+    with bystanding() as real:
         instance = wanted(command=SLEEPS)
         node.of(instance).make()
-        real = Identity.read(bystander.pid)
-        assert real is not None
         earlier = Identity(real.pid, real.started.rpartition(":")[0] + ":1")
         node.of(instance).write(Record(instance=instance, leader=earlier, ready=True))
         [(_, run)] = node.driver.recover()
@@ -521,3 +729,17 @@ async def test_a_pid_that_is_another_process_by_now_is_left_alone(node: Node) ->
         assert run is not None
         await run.stop(1.0)
         assert not real.is_running(), "the planted bug is not seen"
+
+
+async def test_a_session_that_gets_the_number_of_one_that_has_ended_is_another(node: Node) -> None:
+    run = await node.driver.start(wanted(command=python("pass"), memory_bytes=MIB))
+    await ended(run)
+    with bystanding() as real:
+        later = [Member(real, 7 * MIB)]
+        await run.watch((), MIB)
+        await run.watch(later, MIB)
+        assert run.rss_bytes == 0
+        assert (await run.wait_until_ended()).reason_code == "exited"
+        run._group._watched = True  # as if it had never been seen empty
+        await run.watch(later, MIB)
+        assert run.rss_bytes == 7 * MIB, "the planted bug is not seen"

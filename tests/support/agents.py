@@ -51,6 +51,10 @@ class Agent:
         decoded = [msgspec.json.decode(line, type=dict[str, object]) for line in lines]
         return [line for line in decoded if line["event"] == event]
 
+    def told(self, instance_id: str) -> Sequence[object]:
+        """Give the statuses that it has told of an instance, be they new to the command service or not."""
+        return [line["status"] for line in self.logged("report_told") if line["instance_id"] == instance_id]
+
 
 @dataclass
 class Operator:

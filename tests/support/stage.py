@@ -18,6 +18,7 @@ import aiohttp
 from keelson.client import Client, ClientError
 from keelson.client.commands.release import Health, Port, Process
 from keelson.local.child import Child, service_environ
+from keelson.local.home import Home
 from keelson.local.instances import end_instances
 from support.greeters import Watch, all_answer, processes_of, watched
 from support.ledger import Ledger
@@ -103,6 +104,10 @@ class Stage:
         killed = self.stack.pids[name]
         killed.signal(signal.SIGKILL)
         await eventually(lambda: self.stack.pids.get(name, killed) != killed, 30.0)
+
+    def adopted(self, name: str) -> int:
+        """Count the instances that a node's agents have taken up from one before."""
+        return (Home(self.stack.home).logs / f"{name}.log").read_text().count('"event":"instance_adopted"')
 
     @asynccontextmanager
     async def converging(self, what: str, *, floor: int | None = None) -> AsyncIterator[Watch]:

@@ -108,9 +108,11 @@ async def test_a_node_is_drained_and_takes_more_again(stage: Stage) -> None:
 
 
 async def test_an_agent_that_is_killed_finds_its_instances_again(stage: Stage) -> None:
-    before = set(processes_of(stage.env_id))
+    before, names = set(processes_of(stage.env_id)), ("node-a", "node-b")
+    adopted = sum(map(stage.adopted, names))
     async with stage.converging("SIGKILL of both agents", floor=REPLICAS):
-        await asyncio.gather(*(stage.kill(name) for name in ("node-a", "node-b")))
+        await asyncio.gather(*(stage.kill(name) for name in names))
+        await eventually(lambda: sum(map(stage.adopted, names)) == adopted + REPLICAS, 60.0)
     assert set(processes_of(stage.env_id)) == before
     async with stage.converging("configuration after the agents were killed", floor=REPLICAS):
         await stage.greet_with("Good night")

@@ -205,18 +205,34 @@ async def test_heartbeats_say_how_far_it_has_seen_the_log_and_what_it_runs() -> 
 
 
 class FullDisk(MemoryKeeper):
-    """Keeps nothing."""
+    """Keeps nothing until it has room."""
+
+    has_room = False
+    tries = 0
 
     def write_desired(self, desired: DesiredFile) -> None:
         """Fail."""
-        raise OSError(28, f"No space left on device for {desired.version}")
+        self.tries += 1
+        if not self.has_room:
+            raise OSError(28, f"No space left on device for {desired.version}")
+        super().write_desired(desired)
 
 
-async def test_a_disk_that_is_full_stops_nothing() -> None:
-    node = Node(keeper=FullDisk())
+async def test_a_disk_that_is_full_stops_nothing_and_what_it_had_no_room_for_is_kept_later() -> None:
+    disk = FullDisk()
+    node = Node(keeper=disk)
     async with node.agent() as control_plane:
         control_plane.says.put_nowait(snapshot(6, wanted(1)))
         await eventually(lambda: node.running == {ONE})
+        control_plane.says.put_nowait(Confirmed(6, "digest of 6", 7))
+        await eventually(lambda: disk.tries == 2)
+        disk.has_room = True
+        for position in (8, 9):
+            control_plane.says.put_nowait(Confirmed(6, "digest of 6", position))
+        await eventually(lambda: control_plane.beats[-1][0] == 9)
+        kept = disk.read_desired()
+        assert kept is not None
+        assert (kept.version, disk.tries) == (6, 3)
 
 
 async def test_one_that_was_replaced_by_another_of_its_name_is_ended_and_started_anew() -> None:

@@ -1,9 +1,11 @@
 """What the agent logs holds no data that an exception quotes (F43)."""
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +16,29 @@ from keelson.agent.logs import configure_logging
 CANARY = "the-canary-of-the-log"
 
 
-@pytest.fixture
-def log() -> Iterator[BytesIO]:
+class FullDisk(BytesIO):
+    """Takes nothing until there is room."""
+
+    has_room = False
+
+    def write(self, line: Any) -> int:
+        """Write, or fail."""
+        self._fail()
+        return super().write(line)
+
+    def flush(self) -> None:
+        """Do nothing, or fail."""
+        self._fail()
+
+    def _fail(self) -> None:
+        if not self.has_room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(params=[BytesIO])
+def log(request: pytest.FixtureRequest) -> Iterator[BytesIO]:
     handlers, level = list(logging.root.handlers), logging.root.level
-    file = BytesIO()
+    file = request.param()
     configure_logging("info", file)
     yield file
     structlog.reset_defaults()
@@ -62,3 +83,13 @@ def test_what_libraries_log_comes_out_in_the_same_form_and_without_what_asyncio_
 def test_what_is_less_than_the_level_is_left_out(log: BytesIO) -> None:
     structlog.get_logger().debug("nothing")
     assert not log.getvalue()
+
+
+@pytest.mark.parametrize("log", [FullDisk], indirect=True)
+def test_what_cannot_be_written_is_lost_and_whoever_says_it_goes_on(log: FullDisk) -> None:
+    structlog.get_logger().error("lost")
+    logging.getLogger("library").error("lost")
+    log.has_room = True
+    structlog.get_logger().info("there_is_room")
+    [line] = log.getvalue().splitlines()
+    assert msgspec.json.decode(line)["event"] == "there_is_room"

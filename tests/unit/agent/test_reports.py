@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import structlog
 
 from keelson.agent import reports as module
 from keelson.agent.contact import Contact
 from keelson.agent.reports import Reports
-from keelson.client import ProblemError, UnreachableError
+from keelson.client import ClientError, ProblemError, UnreachableError
 from keelson.client.commands.instance import Endpoint, ReportStatus
 from keelson.command.domain.instance_state import STATUSES
 from support.instances import instance_id
@@ -42,12 +43,16 @@ class CommandService:
     known: dict[str, ReportStatus] = field(default_factory=dict)
     refused: int = 0
     away: bool = False
+    choking_on: str = ""
+    choking_with: ClientError | None = None
     chance: random.Random | None = None
 
     async def send(self, command: ReportStatus, *, reason: str) -> None:
         """Take a report, or be away, or lose the answer."""
         assert reason
         await asyncio.sleep(0)
+        if self.choking_with is not None and command.instance_id == self.choking_on:
+            raise self.choking_with
         if self.away or self._fails():
             raise UnreachableError("away")
         self._take(command)
@@ -75,8 +80,8 @@ class CommandService:
 
 
 @asynccontextmanager
-async def telling(service: CommandService) -> AsyncIterator[Reports]:
-    reports = Reports(service, Contact("command"))  # type: ignore[arg-type]
+async def telling(service: CommandService, contact: Contact | None = None) -> AsyncIterator[Reports]:
+    reports = Reports(service, contact or Contact("command"))  # type: ignore[arg-type]
     task = asyncio.create_task(reports.run())
     try:
         yield reports
@@ -174,6 +179,37 @@ async def test_what_has_ended_for_the_command_service_is_let_be() -> None:
         await told(reports)
     assert service.known[KEY].reason_code == "node_lost"
     assert service.known[instance_id(2)].status == "booting"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [(problem(500, "internal"), False), (problem(503, "unavailable"), True), (UnreachableError("no JSON"), True)],
+    ids=repr,
+)
+async def test_one_that_is_never_taken_holds_up_no_other(
+    error: ClientError, is_away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = CommandService(choking_on=KEY, choking_with=error)
+    contact = Contact("command")
+    lost: list[ClientError] = []
+    monkeypatch.setattr(contact, "lost", lost.append)
+    with structlog.testing.capture_logs() as log:
+        async with telling(service, contact) as reports:
+            reports.tell(READY)
+            for number in (2, 3):
+                reports.tell(report("booting", instance_id(number)))
+            await eventually(lambda: reports.pending == [KEY])
+            reports.tell(report("ready", instance_id(2)))
+            await eventually(lambda: reports.pending == [KEY])
+            service.choking_with = None
+            await told(reports)
+    assert {key: each.status for key, each in service.known.items()} == {
+        KEY: "ready",
+        instance_id(2): "ready",
+        instance_id(3): "booting",
+    }
+    assert bool(lost) == is_away
+    assert [line["event"] for line in log].count("report_failed") == (0 if is_away else 1)
 
 
 async def test_in_another_epoch_all_is_told_again() -> None:

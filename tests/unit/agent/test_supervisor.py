@@ -12,6 +12,7 @@ from keelson.agent.driver import Failure
 from keelson.agent.drivers.simulated import SimulatedDriver, SimulatedRun
 from keelson.agent.supervisor import Backoff, Pace, Supervisor
 from keelson.client.commands.instance import ReportStatus
+from keelson.client.reads.nodes import DesiredInstance
 from support.instances import instance_id, wanted
 from support.waiting import eventually
 
@@ -92,6 +93,46 @@ async def test_one_that_is_unhealthy_is_stopped_and_started_again() -> None:
         await watched.until("booting", "ready", "failed", "booting", "ready")
         assert not first.runs
         assert (watched.told[2].reason_code, watched.told[2].message) == ("unhealthy", "it answered 503")
+
+
+class Stuck(SimulatedRun):
+    """A run with a process that hangs in the kernel, and ends when it is let go."""
+
+    @classmethod
+    def of(cls, instance: DesiredInstance) -> "Stuck":
+        """Give one that is ready at once."""
+        run = cls(instance, {}, 0.0)
+        run.let_go = asyncio.Event()
+        return run
+
+    let_go: asyncio.Event
+
+    async def stop(self, grace_s: float) -> Failure | None:
+        """Wait for being let go."""
+        await self.let_go.wait()
+        return await super().stop(grace_s)
+
+
+@pytest.mark.parametrize("order", [None, Supervisor.drain, Supervisor.stop])
+async def test_a_failure_is_told_before_what_failed_has_ended_which_may_take_for_ever(
+    order: Callable[[Supervisor], None] | None,
+) -> None:
+    run = Stuck.of(wanted(1))
+    async with supervised(Pace(drain_s=60.0, restart_backoff_first_s=0.001), run=run) as watched:
+        await watched.until("booting", "ready")
+        await run.sicken("it answered 503")
+        await watched.until("booting", "ready", "failed")
+        assert not watched.supervisor.is_ready
+        if order is not None:
+            order(watched.supervisor)
+        assert watched.driver.starts == 0
+        run.let_go.set()
+        if order is None:  # another, beside which nothing of the first one runs
+            await watched.until("booting", "ready", "failed", "booting", "ready")
+            assert not run.runs
+        else:
+            await asyncio.wait_for(watched.task, 5.0)
+            assert watched.statuses == ["booting", "ready", "failed", "stopped"]
 
 
 async def test_one_that_does_not_get_ready_is_unhealthy() -> None:
@@ -187,6 +228,19 @@ async def test_the_agents_end_leaves_it_running_and_the_next_agent_finds_it() ->
         assert driver.starts == 1
         await run.fail(CRASH)
         await watched.until("ready", "failed", "booting", "ready")
+
+
+async def test_one_that_was_ready_and_ended_while_no_agent_was_there_is_not_told_to_be_ready() -> None:
+    driver = SimulatedDriver()
+    async with supervised(driver=driver) as watched:
+        await watched.until("booting", "ready")
+        run = watched.run
+    await run.fail(CRASH)
+    driver.refusal = Failure(reason_code="start_failed")
+    async with supervised(driver=driver, run=run) as watched:
+        await eventually(lambda: watched.statuses.count("failed") >= 2)
+        assert watched.told[0].exit_code == 3
+        assert "ready" not in watched.statuses
 
 
 def test_restarts_come_later_and_later_up_to_a_bound() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import stamina
@@ -33,6 +33,21 @@ async def break_off(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(b'{"position":')
     return await hang_up(request)
+
+
+def saying(raw: bytes) -> Reply:
+    """Give a reply that is these bytes and no more."""
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(raw)
+        return await hang_up(request)
+
+    return reply
+
+
+def page(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 async def stay_silent(_: web.Request) -> web.StreamResponse:
@@ -173,6 +188,46 @@ async def test_a_page_of_a_proxy_is_a_problem_without_code() -> None:
             await client.get("/v1/orgs")
 
     assert (caught.value.code, caught.value.body) == ("", {})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"-ERR unknown command 'POST'\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x0a",
+        b"HTTP/1.1 200 O",
+        b"HTTP/1.1 302 Found\r\nLocation: nowhere://else\r\nContent-Length: 0\r\n\r\n",
+        page(b"<html>"),
+        page(b"{"),
+        page(b"\xff"),
+    ],
+    ids=repr,
+)
+async def test_what_is_no_http_or_no_json_is_no_answer(raw: bytes) -> None:
+    server = Server(saying(raw))
+    async with server.client() as client:
+        with pytest.raises(UnreachableError):
+            await client.command("app.create", CREATE)
+    assert len(set(server.sent("Idempotency-Key"))) == 1
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"7", b'{"result": {"app_id": "the-canary"}}'], ids=repr)
+async def test_json_that_is_not_what_was_asked_for_is_no_answer_and_is_not_quoted(body: bytes) -> None:
+    async with Server(saying(page(body))).client() as client:
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.app.create(project_id="project_1", name="shop"),
+            lambda: client.command("app.create", CREATE),
+            lambda: client.bundle([{"name": "app.create", "data": CREATE}]),
+            lambda: client.nodes.get("node_1"),
+            lambda: client.nodes.heartbeat("node_1", observed_position=1),
+            lambda: anext(aiter(client.nodes.list())),
+            lambda: anext(aiter(client.list("nodes"))),
+        ]
+        for call in calls:
+            with pytest.raises(UnreachableError) as caught:
+                await call()
+            assert "canary" not in str(caught.value)
 
 
 async def test_a_get_says_its_parameters_and_leaves_out_those_that_are_none() -> None:

@@ -3,7 +3,10 @@
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import asyncpg
@@ -11,6 +14,7 @@ import msgspec
 import pytest
 import structlog
 
+from keelson.service.logs import configure_logging
 from keelson.service.tracebacks import WITHHELD, describe, message_of
 
 CANARY = "canary-7f3a@person.example"
@@ -45,6 +49,19 @@ def test_logging_never_fails_on_what_it_is_given(lines: Lines, value: object) ->
     structlog.get_logger().info("odd", value=value)
     structlog.get_logger().info("odd", value={"both": "\ud800", "of": object()})
     assert [line["event"] for line in lines()] == ["odd", "odd"]
+
+
+def test_what_cannot_be_written_is_lost_and_whoever_says_it_goes_on(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", SimpleNamespace(buffer=full))
+        configure_logging("test", "info")
+        structlog.get_logger().error("lost")
+        logging.getLogger("library").error("lost")
+        with pytest.raises(OSError, match="space"):
+            full.write(b"lost")
+    assert lines() == []
 
 
 def unique_violation() -> asyncpg.PostgresError:

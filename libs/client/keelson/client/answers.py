@@ -1,10 +1,12 @@
 """What the services answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from keelson.client.errors import UnreachableError
 from keelson.events.ids import Position
 
 R = TypeVar("R")
@@ -50,3 +52,15 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def position(self) -> Position:
         """The position that the body reflects; raises KeyError where the path reflects none."""
         return Position(int(self.headers["Keelson-Position"]))
+
+
+@contextmanager
+def understanding() -> Iterator[None]:
+    """Take what cannot be read as what was asked for, as from something in between, for no answer: UnreachableError.
+
+    What it holds is not told.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:  # the ones of msgspec are of ValueError
+        raise UnreachableError("an answer that is not of the service, or not of one that this client knows") from error

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import msgspec
 
-from keelson.client.answers import Answer, Response
+from keelson.client.answers import Answer, Response, understanding
 from keelson.client.bundle import BundleAnswer, Part, read_answer, write_part
 from keelson.client.command import Command, Options
 from keelson.client.commands import Commands
@@ -64,7 +64,8 @@ class Client(Commands, Reads):
     ) -> Answer[R]:
         """Send a typed command: what the methods by name do."""
         response = await self._post(f"/v1/commands/{command.command_name}", command, reason, if_match, options)
-        answer: Answer[R] = msgspec.convert(_with_epoch(response), Answer[command.result_type])  # type: ignore[name-defined]
+        with understanding():
+            answer: Answer[R] = msgspec.convert(_with_epoch(response), Answer[command.result_type])  # type: ignore[name-defined]
         return answer
 
     async def command(
@@ -78,7 +79,8 @@ class Client(Commands, Reads):
     ) -> Answer[dict[str, Any]]:
         """Send a command by its name, untyped: for tools, and for commands that are newer than this client."""
         response = await self._post(f"/v1/commands/{name}", data, reason, if_match, options)
-        return msgspec.convert(_with_epoch(response), Answer[dict[str, Any]])
+        with understanding():
+            return msgspec.convert(_with_epoch(response), Answer[dict[str, Any]])
 
     async def bundle(
         self,
@@ -94,7 +96,8 @@ class Client(Commands, Reads):
         """
         body = {"commands": [write_part(command) for command in commands]}
         response = await self._post("/v1/commands", body, reason, None, options)
-        return read_answer(commands, _with_epoch(response))
+        with understanding():
+            return read_answer(commands, _with_epoch(response))
 
     async def get(
         self,
@@ -138,16 +141,18 @@ class Client(Commands, Reads):
     async def read(self, collection: str, row_id: str, min_position: int | None = None) -> dict[str, Any]:
         """Give one row, untyped, with `min_position` as it is there or later; a deleted row has `deleted_at`."""
         response = await self.get(f"/v1/{collection}/{row_id}", min_position=min_position)
-        return msgspec.convert(response.body, dict[str, Any])
+        with understanding():
+            return msgspec.convert(response.body, dict[str, Any])
 
     async def list(self, collection: str, **filters: Param) -> AsyncIterator[dict[str, Any]]:
         """Give all rows that match, untyped, in the order of their ids, a page at a time."""
         cursor: Param = None
         while True:
-            page = (await self.read_path(f"/v1/{collection}", {**filters, "cursor": cursor})).body
-            for row in page["items"]:
+            page = await self.read_path(f"/v1/{collection}", {**filters, "cursor": cursor})
+            with understanding():
+                rows, cursor = page.body["items"], page.body["next"]
+            for row in rows:
                 yield row
-            cursor = page["next"]
             if cursor is None:
                 return
 

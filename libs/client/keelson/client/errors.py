@@ -33,7 +33,7 @@ class ProblemError(ClientError):
 
 
 class UnreachableError(ClientError):
-    """No answer, though it was asked for repeatedly; a command may or may not have taken effect.
+    """No answer, though it was asked for repeatedly, or none of the service's; a command may have taken effect or not.
 
     Sending the same command under the same key finds out, and never does it twice.
     """

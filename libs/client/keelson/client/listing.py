@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from keelson.client.answers import Response
+from keelson.client.answers import Response, understanding
 from keelson.events.ids import Position
 
 T = TypeVar("T")
@@ -82,14 +82,15 @@ class Listing(Generic[T]):
 
     async def _read(self, place: Param) -> Page[T]:
         response = await self._reader.read_path(self._path, {**self._params, self._place: place}, wait_s=self._wait_s)
-        following = response.body["next"]
-        # The log has no last page: a reader has all of it for now when the next place is the head.
-        ended = following is None or (isinstance(following, str) and following == response.body["position"])
-        return Page(
-            items=msgspec.convert(response.body["items"], tuple[self._row_type, ...]),  # type: ignore[name-defined]
-            next=None if ended else str(following),
-            position=response.position,
-        )
+        with understanding():
+            following = response.body["next"]
+            # The log has no last page: a reader has all of it for now when the next place is the head.
+            ended = following is None or (isinstance(following, str) and following == response.body["position"])
+            return Page(
+                items=msgspec.convert(response.body["items"], tuple[self._row_type, ...]),  # type: ignore[name-defined]
+                next=None if ended else str(following),
+                position=response.position,
+            )
 
 
 async def read_one(
@@ -97,13 +98,15 @@ async def read_one(
 ) -> T:
     """Read a path whose answer is one struct."""
     response = await reader.read_path(path, params, wait_s=wait_s)
-    return msgspec.convert(response.body, answer_type)
+    with understanding():
+        return msgspec.convert(response.body, answer_type)
 
 
 async def post_one(reader: Reader, answer_type: type[T], path: str, body: msgspec.Struct) -> T:
     """Post to a path whose answer is one struct."""
     response = await reader.post_path(path, body)
-    return msgspec.convert(response.body, answer_type)
+    with understanding():
+        return msgspec.convert(response.body, answer_type)
 
 
 def segment(text: str) -> str:

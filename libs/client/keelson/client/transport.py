@@ -16,7 +16,14 @@ from keelson.client.errors import ClientError, ProblemError, UnreachableError, U
 RETRYABLE = frozenset({429, 503})
 # What no header may hold: all control characters but the tab (RFC 9110, 5.5), and half a character.
 _NO_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-NO_ANSWER = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+# What is no HTTP, or leads nowhere, is no answer either: something else is where the service was, or in between.
+NO_ANSWER = (
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientPayloadError,
+    aiohttp.ClientResponseError,
+    aiohttp.RedirectClientError,
+    TimeoutError,
+)
 
 
 class Request(NamedTuple):
@@ -66,7 +73,8 @@ class Transport:
     async def send(self, request: Request) -> Response:
         """Send until answered.
 
-        Raises ProblemError for a refusal, UnreachableError when no attempt was answered, and UnsendableError.
+        What is no HTTP or no JSON, such as a page of a proxy, is no answer. Raises ProblemError for a refusal,
+        UnreachableError when no attempt was answered, and UnsendableError.
         """
         _require_headers(request.headers)
         attempts = stamina.retry_context(
@@ -101,7 +109,7 @@ class Transport:
                 if response.content_type != "text/event-stream":
                     raise UnreachableError(f"{request.url}: an answer of {response.content_type}, which is no stream")
                 yield response.content.iter_any()
-        except (*NO_ANSWER, aiohttp.ClientResponseError) as error:
+        except NO_ANSWER as error:
             raise _unreachable(request, error) from error
 
     async def _send_once(self, request: Request) -> Response:
@@ -135,7 +143,10 @@ def _unreachable(request: Request, error: Exception) -> UnreachableError:
 def _read(response: aiohttp.ClientResponse, content: bytes) -> Response:
     if response.status >= 400:  # noqa: PLR2004 - from here on, problems
         raise _problem(response, content)
-    body = msgspec.json.decode(content) if content else None
+    try:
+        body = msgspec.json.decode(content) if content else None
+    except msgspec.MsgspecError as error:
+        raise UnreachableError(f"{response.method} {response.url}: an answer that is no JSON") from error
     return Response(status=response.status, headers=response.headers, body=body)
 
 

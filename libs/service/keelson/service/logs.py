@@ -4,8 +4,10 @@ What libraries log through `logging` comes out in the same form, as the event `l
 local variables nor what an exception says of data (F43).
 """
 
+import contextlib
 import logging
 import re
+import sys
 from typing import Any, BinaryIO
 
 import structlog
@@ -23,7 +25,7 @@ def configure_logging(service: str, level: str, file: BinaryIO | None = None) ->
     structlog.configure(
         processors=[*_processors(service), _render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.BytesLoggerFactory(file),
+        logger_factory=structlog.BytesLoggerFactory(_Lossy(file or sys.stdout.buffer)),  # type: ignore[arg-type]
         cache_logger_on_first_use=file is None,
     )
     logging.basicConfig(handlers=[_Forward()], level=level.upper(), force=True)
@@ -59,3 +61,21 @@ class _Forward(logging.Handler):
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         structlog.get_logger().log(max(record.levelno, logging.DEBUG), "library_logged", **fields)
+
+
+class _Lossy:
+    """A file that takes what it can: a line that cannot be written is lost, and ends nothing.
+
+    Any task may log; on a disk that is full, each would fail by it, even the one that handles just that.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()

@@ -10,7 +10,12 @@ def main() -> int:
         return 2
     from keelson.agent.program import run  # noqa: PLC0415 - what that imports is there on Linux alone
 
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # what the log could not take; Python would try once more, and make that the exit code
+        sys.stdout = None
+    return code
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ class Agent:
         self._pace = pace
         self._heartbeat_interval_s = heartbeat_interval_s
         self._desired: DesiredFile | None = None
+        self._is_kept = True
         self._position = 0
         self._leftovers: dict[str, DesiredInstance] = {}
         self._supervisors: dict[str, Supervisor] = {}
@@ -118,6 +119,8 @@ class Agent:
                 self._position = item.position
                 if isinstance(item, Desired):
                     await self._adopt(item)
+                elif not self._is_kept and self._desired is not None:
+                    await self._keep(self._desired)
 
     async def _adopt(self, desired: Desired) -> None:
         """Take what the node should be doing; what is older than what is known is not, but in another epoch."""
@@ -132,15 +135,23 @@ class Agent:
         if before is not None and before.epoch == new.epoch and before.version > new.version:
             return
         self._desired = new
-        try:
-            await asyncio.to_thread(self._keeper.write_desired, new)
-        except OSError as error:  # what should run is more than that it is kept
-            _log.error("desired_not_kept", why=error.strerror)
+        await self._keep(new)
         _log.info("desired_changed", version=new.version, instances=len(new.items))
         self._converge(new)
         if before is not None and before.epoch != new.epoch:
             _log.warning("epoch_changed", epoch=new.epoch, before=before.epoch)
             self._reports.doubt()
+
+    async def _keep(self, desired: DesiredFile) -> None:
+        """Keep it, now or later: what should run is more than that it is kept."""
+        try:
+            await asyncio.to_thread(self._keeper.write_desired, desired)
+        except OSError as error:
+            if self._is_kept:
+                _log.error("desired_not_kept", why=error.strerror, consequence="tried again with each sign of life")
+            self._is_kept = False
+        else:
+            self._is_kept = True
 
     def _converge(self, desired: DesiredFile) -> None:
         observed = self._observe()

@@ -49,7 +49,10 @@ class Run(Protocol):
         """Return what is wrong with it, once that has been so for a while; may wait for ever."""
 
     async def wait_until_ended(self) -> Failure:
-        """Return how it ended, when it has ended by itself or for having taken too much; else wait for ever."""
+        """Return how it ended, when it has ended by itself or for having taken too much; else wait for ever.
+
+        Returns without waiting for anything if it has ended by now.
+        """
 
     async def stop(self, grace_s: float) -> Failure | None:
         """End all of it, gently first, and return when nothing of it runs any more; tell how it ended, if known.

@@ -4,6 +4,7 @@ What an exception says may quote data, such as a command's variables, and so is 
 system says (F43). An agent has no database and no requests, and so none of what the services' logs do about those.
 """
 
+import contextlib
 import logging
 import re
 import sys
@@ -26,7 +27,7 @@ def configure_logging(level: str, file: BinaryIO | None = None) -> None:
     structlog.configure(
         processors=[*_processors(), _render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.BytesLoggerFactory(file or sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(_Lossy(file or sys.stdout.buffer)),  # type: ignore[arg-type]
         cache_logger_on_first_use=file is None,
     )
     logging.basicConfig(handlers=[_Forward()], level=level.upper(), force=True)
@@ -76,3 +77,21 @@ class _Forward(logging.Handler):
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         structlog.get_logger().log(max(record.levelno, logging.DEBUG), "library_logged", **fields)
+
+
+class _Lossy:
+    """A file that takes what it can: a line that cannot be written is lost, and ends nothing.
+
+    Any task may log; on a disk that is full, each would fail by it, even the one that handles just that.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -32,6 +32,8 @@ from keelson.settings import SettingsError, unknown_in
 _RETRY_FOR_S = 2.0
 _TIMEOUT_S = 10.0
 
+_TOKEN = frozenset({"KEELSON_ENROLLMENT_TOKEN", "KEELSON_ENROLLMENT_TOKEN_FILE"})
+
 _log = structlog.get_logger()
 
 
@@ -40,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments not in ([], ["end"]):
         return _refuse("usage: python -m keelson.agent [end]")
     try:
-        settings = AgentSettings.load(os.environ)
+        settings = _load(os.environ)
     except SettingsError as error:
         return _refuse(str(error))
     configure_logging(settings.log_level)
@@ -55,6 +57,13 @@ def run(arguments: Sequence[str]) -> int:
         _log.exception("agent_failed")
         return 1
     return 0
+
+
+def _load(environ: Mapping[str, str]) -> AgentSettings:
+    """Read the settings; of a node that has enrolled, not the token, whose file may be gone. Raises SettingsError."""
+    without_token = {name: text for name, text in environ.items() if name not in _TOKEN}
+    settings = AgentSettings.load(without_token)
+    return settings if StateFolder(Path(settings.state)).has_node() else AgentSettings.load(environ)
 
 
 async def _run_until_asked(settings: AgentSettings, folder: StateFolder) -> None:

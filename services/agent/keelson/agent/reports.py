@@ -21,6 +21,8 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 # By what the command service is led to a status from one that is not known here, tried in this order.
 _DETOURS: tuple[tuple[Status, ...], ...] = ((), ("booting",), ("failed", "booting"))
+# An answer of the service itself, which is there, and cannot take this report for now.
+_FAULT = 500
 _UNSEEN = "it was started again while that could not be told"
 
 _log = structlog.get_logger()
@@ -35,6 +37,7 @@ class Reports:
         self._newest: dict[str, ReportStatus] = {}
         self._told: dict[str, ReportStatus] = {}
         self._failures: dict[str, ReportStatus] = {}
+        self._failing: dict[str, ReportStatus] = {}
         self._woken = asyncio.Event()
 
     @property
@@ -51,7 +54,7 @@ class Reports:
 
     def forget(self, instance_id: str) -> None:
         """Tell nothing more of an instance, nor what is pending of it."""
-        for each in (self._newest, self._told, self._failures):
+        for each in (self._newest, self._told, self._failures, self._failing):
             each.pop(instance_id, None)
 
     def has_said(self, instance_id: str, status: Status) -> bool:
@@ -77,14 +80,37 @@ class Reports:
             self._woken.clear()
             try:
                 for instance_id in self.pending:
-                    await self._tell(instance_id)
+                    await self._tell_in_turn(instance_id)
             except ClientError as error:
-                self._contact.lost(error)
                 await asyncio.sleep(REFUSED_PAUSE_S if is_refusal(error) else pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 self._woken.set()
             else:
                 pause_s = _FIRST_PAUSE_S
+
+    async def _tell_in_turn(self, instance_id: str) -> None:
+        """Tell the newest report of an instance; if that fails, all others have their turn before it is tried again.
+
+        So one that is never taken holds up no other for longer than a pause. Raises ClientError.
+        """
+        try:
+            await self._tell(instance_id)
+        except ClientError as error:
+            if instance_id in self._newest:
+                self._newest[instance_id] = self._newest.pop(instance_id)
+            self._note(instance_id, error)
+            raise
+
+    def _note(self, instance_id: str, error: ClientError) -> None:
+        """Say what is the matter, once: with the service, or with this report."""
+        if not isinstance(error, ProblemError) or error.status != _FAULT:
+            self._contact.lost(error)
+            return
+        self._contact.made()
+        newest = self._newest.get(instance_id)
+        if newest is not None and self._failing.get(instance_id) != newest:
+            self._failing[instance_id] = newest
+            _log.warning("report_failed", instance_id=instance_id, why=describe(error), consequence="it is tried again")
 
     async def _tell(self, instance_id: str) -> None:
         """Tell the newest report of an instance, or give it up if it is refused on every way. Raises ClientError."""

@@ -6,6 +6,7 @@ and all in it are closed to other accounts.
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -82,6 +83,10 @@ class StateFolder:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
+    def has_node(self) -> bool:
+        """Whether it is known here who this node is; the folder need not be open, or there."""
+        return (self._path / "node.json").exists()
+
     def read_node(self) -> NodeFile | None:
         """Read who this node is; None before it has enrolled."""
         return self._read("node.json", NodeFile)
@@ -117,27 +122,28 @@ class StateFolder:
             raise StateError(f"{path} cannot be read; mend it, or remove it if it is lost") from None
 
     def _write(self, name: str, content: msgspec.Struct) -> None:
-        replace_file(self._path / name, msgspec.json.encode(content), durable=True)
+        replace_file(self._path / name, [msgspec.json.encode(content)], durable=True)
 
 
-def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
-    """Put this into a file, whole or not at all, for its owner alone; if durable, it is on disk when this returns.
+def replace_file(path: Path, pieces: Iterable[bytes], *, durable: bool) -> None:
+    """Put these pieces into a file, whole or not at all, for its owner alone; if durable, it is on disk on return.
 
     What need not outlive the machine need not be durable: it is whole after the agent's crash all the same.
     """
     temporary = path.with_name(f"{path.name}.new")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(handle, "wb") as file:  # noqa: PTH123 - of a handle that is open
-        file.write(content)
+        file.writelines(pieces)
         if durable:
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
     if durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have on disk which files are in a folder when this returns."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -64,6 +64,7 @@ class Supervisor:
         self._phase: Phase = "running"
         self._silent = False
         self._ready = False
+        self._failed = False
         self._ordered = asyncio.Event()
         self._hurried = asyncio.Event()
         self._log = _log.bind(instance_id=instance.instance_id, process=instance.process)
@@ -111,34 +112,38 @@ class Supervisor:
             wait_s = backoff.next_s(loop.time() - begun)
             self._log.warning("instance_failed", again_in_s=wait_s, **msgspec.structs.asdict(failure))
             self._tell_failed(failure)
+            if self._run is not None:
+                await self._run.stop(self._pace.stop_grace_s)  # what it has left behind ends, too, if it ever does
+                self._run = None
             await asyncio.sleep(wait_s)
 
     async def _live_once(self) -> Failure:
-        """Run it once, from its start to its end; tell how it is meanwhile, and give why it ended."""
+        """Run it until it ends or is not well; tell how it is meanwhile, and give why that was all."""
         if self._run is None:
             try:
                 self._run = await self._driver.start(self._instance)
             except StartError as error:
                 return error.failure
             self._log.info("instance_started")
+        self._failed = False
         if not self._run.was_ready:
             self._tell("booting")
-        failure = await self._watch(self._run)
-        self._ready = False
-        await self._run.stop(self._pace.stop_grace_s)  # what it has left behind ends, too
-        self._run = None
-        return failure
+        return await self._watch(self._run)
 
     async def _watch(self, run: Run) -> Failure:
-        """Return what comes first: its end, or that it is not well."""
-        ended, unwell = asyncio.ensure_future(run.wait_until_ended()), asyncio.ensure_future(self._look_after(run))
+        """Return what comes first: its end, or that it is not well; of one that has ended before, only that."""
+        watching = [asyncio.ensure_future(run.wait_until_ended())]
         try:
-            await asyncio.wait((ended, unwell), return_when=asyncio.FIRST_COMPLETED)
-            return ended.result() if ended.done() else unwell.result()
+            # One that was ready once, and has ended while nobody watched, is not to be told to be ready now.
+            await asyncio.wait(watching, timeout=0)
+            if not watching[0].done():
+                watching.append(asyncio.ensure_future(self._look_after(run)))
+                await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            return next(each.result() for each in watching if each.done())
         finally:
-            ended.cancel()
-            unwell.cancel()
-            await asyncio.gather(ended, unwell, return_exceptions=True)
+            for each in watching:
+                each.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
     async def _look_after(self, run: Run) -> Failure:
         """Tell when it is ready; return when it is not well."""
@@ -157,10 +162,11 @@ class Supervisor:
         """Let it finish as it was ordered, and remove what is left of it."""
         run, failure = self._run, None
         if run is not None:
-            self._tell("draining")
-            self._ready = False
-            if self._phase == "draining":
-                await self._linger(run)
+            if not self._failed:
+                self._tell("draining")
+                self._ready = False
+                if self._phase == "draining":
+                    await self._linger(run)
             self._phase = "stopping"
             failure = await run.stop(self._pace.stop_grace_s)
             self._run = None
@@ -192,6 +198,7 @@ class Supervisor:
         )
 
     def _tell_failed(self, failure: Failure) -> None:
+        self._ready, self._failed = False, True
         said = msgspec.structs.asdict(failure)
         self._send(ReportStatus(instance_id=self._instance.instance_id, status="failed", **said))
 

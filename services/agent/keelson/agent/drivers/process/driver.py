@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from keelson.agent.driver import Failure, Recovered, StartError
+from keelson.agent.drivers.process.aside import to_the_end
 from keelson.agent.drivers.process.folder import InstanceFolder, Record, folders_in
 from keelson.agent.drivers.process.group import Group
 from keelson.agent.drivers.process.identity import Identity, has_variable, pids, read_sessions
@@ -51,6 +52,7 @@ class ProcessDriver:
         self._rules = rules
         self._reveal = reveal
         self._ports = Ports()
+        self._looking = asyncio.Lock()
         self._runs: dict[str, tuple[ProcessRun, Record]] = {}
 
     async def run(self) -> None:
@@ -58,7 +60,7 @@ class ProcessDriver:
         while True:
             sessions = await asyncio.to_thread(read_sessions) if self._runs else {}
             for run, record in list(self._runs.values()):
-                run.watch(sessions.get(run.session, ()), record.instance.spec.memory_bytes)
+                await run.watch(sessions.get(run.session, ()), record.instance.spec.memory_bytes)
             for instance_id in list(self._runs):
                 await asyncio.to_thread(self._folder_of(instance_id).bound_logs, self._rules.log_max_bytes)
             await asyncio.sleep(self._rules.watch_interval_s)
@@ -78,10 +80,11 @@ class ProcessDriver:
         """Start it: with the ports that it had before if they are free, and its secrets as they were revealed first."""
         folder = self._folder_of(instance.instance_id)
         try:
-            folder.make()
+            await to_the_end(folder.make)
             if instance.secret_version is not None and not folder.secrets.exists():
-                folder.write_secrets(await self._reveal(instance.instance_id))
-            return self._start(instance, folder)
+                await to_the_end(folder.write_secrets, await self._reveal(instance.instance_id))
+            record = await self._prepare(instance, folder)
+            return self._start(record, folder)
         except NoPortError:
             raise StartError(Failure(reason_code="start_failed", message="no port is free")) from None
         except OSError as error:
@@ -104,16 +107,23 @@ class ProcessDriver:
         """Give the memory that the instances' processes have, in bytes, as it was looked at last."""
         return {"memory_bytes": sum(run.rss_bytes for run, _ in self._runs.values())}
 
-    def _start(self, instance: DesiredInstance, folder: InstanceFolder) -> ProcessRun:
-        """Start its command and keep which process it is, without anything else of the agent coming in between."""
+    async def _prepare(self, instance: DesiredInstance, folder: InstanceFolder) -> Record:
+        """Take its ports, and keep that it is to be started: if the agent is killed then, it is found by its marker."""
         before = folder.read()
         had = {} if before is None else before.ports
         self._ports.give_back(had)
-        ports = self._ports.take([port.name for port in instance.spec.ports], had)
-        record = Record(instance=instance, ports=ports)
-        folder.write(record)  # what an agent that is killed now has started is found by its marker
-        environment = environment_of(instance, self._rules.node_id, ports, folder)
-        process = launch(instance, environment, self._rules.root, folder)
+        record = Record(instance=instance, ports=self._ports.take([port.name for port in instance.spec.ports], had))
+        try:
+            await to_the_end(folder.write, record)
+        except OSError:
+            self._ports.give_back(record.ports)
+            raise
+        return record
+
+    def _start(self, record: Record, folder: InstanceFolder) -> ProcessRun:
+        """Start its command and keep which process it is, without anything else of the agent coming in between."""
+        environment = environment_of(record.instance, self._rules.node_id, record.ports, folder)
+        process = launch(record.instance, environment, self._rules.root, folder)
         return self._keep(folder, record, process)
 
     def _keep(self, folder: InstanceFolder, record: Record, process: Launched) -> ProcessRun:
@@ -121,8 +131,11 @@ class ProcessDriver:
         if leader is None:
             raise AssertionError("a child is there until it is waited for")
         record = msgspec.structs.replace(record, leader=leader)
-        folder.write(record)
-        run = ProcessRun(record, leader, folder, self._rules.host, process)
+        try:
+            folder.write(record)
+        except OSError as error:  # it runs; an agent to come finds it by its marker
+            _log.warning("leader_not_kept", instance_id=record.instance.instance_id, why=error.strerror)
+        run = ProcessRun(record, leader, folder, self._rules.host, looking=self._looking, process=process)
         self._runs[record.instance.instance_id] = (run, record)
         return run
 
@@ -132,7 +145,7 @@ class ProcessDriver:
         leader = record.leader or _find_leader(record.instance.instance_id)
         if leader is None:
             return None
-        run = ProcessRun(record, leader, folder, self._rules.host)
+        run = ProcessRun(record, leader, folder, self._rules.host, looking=self._looking)
         self._runs[record.instance.instance_id] = (run, record)
         return run
 
@@ -141,7 +154,7 @@ class ProcessDriver:
         leader = _find_leader(folder.path.name)
         if leader is not None:
             _log.error("instance_unknown", instance_id=folder.path.name, consequence="what runs of it is ended")
-            Group(leader, marker_of(folder.path.name)).signal(signal.SIGKILL)
+            Group(leader, marker_of(folder.path.name), self._looking).signal(signal.SIGKILL)
         folder.remove(self._ended, self._rules.kept_logs)
 
     def _folder_of(self, instance_id: str) -> InstanceFolder:
@@ -149,10 +162,14 @@ class ProcessDriver:
 
 
 def _find_leader(instance_id: str) -> Identity | None:
-    """Find the session leader that an instance was started as, where an agent was killed before it could keep that."""
+    """Find the session leader that an instance was started as, where an agent was killed before it could keep that.
+
+    Where that has left only others behind, it is given as a process that has ended, so that they are ended with it.
+    """
     marker = marker_of(instance_id)
-    sessions = (pid for pid in pids() if has_variable(pid, marker) and _leads_session(pid))
-    return next((identity for pid in sessions if (identity := Identity.read(pid))), None)
+    marked = [pid for pid in pids() if has_variable(pid, marker)]
+    found = (identity for pid in marked if _leads_session(pid) and (identity := Identity.read(pid)))
+    return next(found, Identity(marked[0], "long ago") if marked else None)
 
 
 def _leads_session(pid: int) -> bool:

@@ -6,12 +6,15 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from keelson.agent.drivers.process.identity import Identity
-from keelson.agent.state import replace_file
+from keelson.agent.state import replace_file, sync_folder
 from keelson.client.reads.nodes import DesiredInstance
+
+T = TypeVar("T")
 
 LOGS = ("stdout.log", "stderr.log")
 # What the API takes for a secret's name; it is a file's name here, so nothing else is believed.
@@ -28,6 +31,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
 
 
+class _Process(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a record, what ends with the machine, as all processes do."""
+
+    leader: Identity | None
+    ready: bool
+
+
 class InstanceFolder:
     """The folder of one instance; it and all in it are closed to other accounts."""
 
@@ -40,34 +50,51 @@ class InstanceFolder:
         return self.path / "secrets"
 
     def make(self) -> None:
-        """Make it, if it is not there."""
-        self.path.mkdir(mode=0o700, exist_ok=True)
+        """Make it, if it is not there, and have that on disk."""
+        if not self.path.exists():
+            self.path.mkdir(mode=0o700)
+            sync_folder(self.path.parent)
 
     def read(self) -> Record | None:
         """Give what was kept; None if nothing was, or what was cannot be read."""
-        try:
-            return msgspec.json.decode((self.path / "instance.json").read_bytes(), type=Record)
-        except (OSError, msgspec.MsgspecError):
-            return None
+        kept = _read(self.path / "instance.json", Record)
+        process = _read(self.path / "run.json", _Process)
+        if kept is None or process is None:
+            return kept
+        return msgspec.structs.replace(kept, leader=process.leader, ready=process.ready)
 
     def write(self, record: Record) -> None:
-        """Keep it; not over the machine's end, which ends all processes too."""
-        replace_file(self.path / "instance.json", msgspec.json.encode(record), durable=False)
+        """Keep it: what it is and its ports over the machine's end, which process it is only over the agent's.
+
+        What is there on disk already is not written again.
+        """
+        kept = msgspec.structs.replace(record, leader=None, ready=False)
+        if record.leader is None:  # before anything else, so that what is to be started is not taken for what ran
+            (self.path / "run.json").unlink(missing_ok=True)
+        if _read(self.path / "instance.json", Record) != kept:
+            replace_file(self.path / "instance.json", [msgspec.json.encode(kept)], durable=True)
+        if record.leader is not None:
+            process = _Process(leader=record.leader, ready=record.ready)
+            replace_file(self.path / "run.json", [msgspec.json.encode(process)], durable=False)
 
     def open_log(self, name: str) -> int:
         """Open one of its logs for the instance to append to; give the handle."""
         return os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def write_secrets(self, values: Mapping[str, str]) -> None:
-        """Keep its secrets, all or none. Raises ValueError for a name that cannot be a file's."""
+        """Keep its secrets, all or none, over the machine's end too: that they are there is all that is asked later.
+
+        Raises ValueError for a name that cannot be a file's.
+        """
         if not all(map(_SECRET_NAME.fullmatch, values)):
             raise ValueError("a secret's name cannot be a file's")
         unfinished = self.path / "secrets.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         for name, value in values.items():
-            replace_file(unfinished / name, value.encode(), durable=False)
+            replace_file(unfinished / name, [value.encode()], durable=True)
         unfinished.rename(self.secrets)
+        sync_folder(self.path)
 
     def bound_logs(self, max_bytes: int) -> None:
         """Begin each log that has grown over the bound anew, keeping the end of the old one beside it.
@@ -90,6 +117,13 @@ class InstanceFolder:
 def folders_in(path: Path) -> Iterator[InstanceFolder]:
     """Give the instances' folders that are there."""
     return (InstanceFolder(each) for each in sorted(path.iterdir()) if each.is_dir())
+
+
+def _read(path: Path, type_: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type_)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _keep_logs(folder: Path, ended: Path) -> None:
@@ -124,9 +158,7 @@ def _bound(path: Path, max_bytes: int) -> None:
 
 
 def _keep(handle: int, start: int, path: Path) -> None:
-    """Copy what a file has from an offset on, as of now; the copy is there whole or not at all."""
+    """Copy what a file has from an offset on, as of now; the copy is there whole or not at all, and never in memory."""
     size = os.fstat(handle).st_size
-    content = b"".join(
-        os.pread(handle, min(size - at, _COPIED_AT_ONCE), at) for at in range(start, size, _COPIED_AT_ONCE)
-    )
-    replace_file(path, content, durable=False)
+    pieces = (os.pread(handle, min(size - at, _COPIED_AT_ONCE), at) for at in range(start, size, _COPIED_AT_ONCE))
+    replace_file(path, pieces, durable=False)

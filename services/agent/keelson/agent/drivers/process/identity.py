@@ -97,12 +97,17 @@ def has_variable(pid: int, variable: str) -> bool:
         return False
 
 
-def private_bytes(pid: int) -> int:
-    """Give the memory that a process has, each shared page counted by its share; 0 if it is gone."""
+def private_bytes(member: Member) -> int:
+    """Give the memory that a process has, each shared page counted by its share; 0 if it is gone.
+
+    Where that may not be read, as of one that changed its account or refuses to be dumped, all that it shares counts.
+    """
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
+        lines = Path(f"/proc/{member.identity.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
         return 0
+    except OSError:
+        return member.rss_bytes
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 

@@ -1,5 +1,6 @@
 """One run of an instance as processes."""
 
+import asyncio
 import signal
 from collections.abc import Mapping, Sequence
 from subprocess import Popen
@@ -23,13 +24,23 @@ class ProcessRun:
     """The processes of an instance, from the start of its command to the end of the last one of them."""
 
     def __init__(
-        self, record: Record, leader: Identity, folder: InstanceFolder, host: str, process: Popen[bytes] | None = None
+        self,
+        record: Record,
+        leader: Identity,
+        folder: InstanceFolder,
+        host: str,
+        *,
+        looking: asyncio.Lock,
+        process: Popen[bytes] | None = None,
     ) -> None:
-        """Take the run that `leader` leads; `process` if it is a child of ours, whose exit code can be known."""
+        """Take the run that `leader` leads; `process` if it is a child of ours, whose exit code can be known.
+
+        `looking` is held by whoever looks through all processes of the machine.
+        """
         self._record = record
         self._folder = folder
         self._process = process
-        self._group = Group(leader, marker_of(record.instance.instance_id))
+        self._group = Group(leader, marker_of(record.instance.instance_id), looking)
         self._endpoints = {name: Address(host, port) for name, port in record.ports.items()}
         self._health = Health(record.instance.spec, self._endpoints)
         self._exceeded: Failure | None = None
@@ -73,14 +84,15 @@ class ProcessRun:
         await self._group.end(grace_s if self._group.leader.is_running() else 0.0)
         return self._describe_end()
 
-    def watch(self, session: Sequence[Member], limit_bytes: int) -> None:
+    async def watch(self, session: Sequence[Member], limit_bytes: int) -> None:
         """Look at what the processes of its session take, and end them if that is too much."""
-        self.rss_bytes = sum(each.rss_bytes for each in session)
-        if self._exceeded is None and self._group.holds_more_than(limit_bytes, session):
+        members = self._group.members_of(session)
+        self.rss_bytes = sum(each.rss_bytes for each in members)
+        if self._exceeded is None and self._group.hold_more_than(limit_bytes, members):
             self._exceeded = Failure(
                 reason_code="memory_exceeded", exit_code=None, message=f"it took more than {limit_bytes} bytes"
             )
-            self._group.signal(signal.SIGKILL)
+            await self._group.kill()
 
     def _describe_end(self) -> Failure:
         """Say how it ended, in the terms of shells: 128 and the signal, where it was a signal."""
