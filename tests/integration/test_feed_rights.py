@@ -125,9 +125,10 @@ async def change_with_open_streams(stage: Stage, change: Change) -> list[float]:
             await is_told(stage, stream, reader)
         changed = await change(stage, principal_id, credential)
         began = monotonic()
+        ending = [asyncio.create_task(ends(stream, changed, began)) for stream in streams]
         for _ in range(5):
             await stage.rename()
-        return [await ends(stream, changed, began) for stream in streams]
+        return await asyncio.gather(*ending)
     finally:
         for stream in streams:
             stream.writer.transport.abort()

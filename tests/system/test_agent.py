@@ -107,13 +107,13 @@ async def test_a_crash_of_an_instance_is_told_and_mended(cluster: Cluster, datab
     async with (
         running_stack(cluster, database, tmp_path) as stack,
         operating(stack) as operator,
-        enrolled(stack, operator, tmp_path) as agent,
+        enrolled(stack, operator, tmp_path, restart_backoff_first_s=3.0) as agent,
     ):
         instance_id = await operator.allocate(agent.node_id)
         before = await operator.until(instance_id, "ready")
         [pid] = pids_of(instance_id)
         os.kill(pid, signal.SIGKILL)
-        failed = await operator.until(instance_id, "failed")
+        failed = await operator.until(instance_id, "failed")  # which it is for as long as it is not tried again
         assert (failed.reason_code, failed.exit_code) == ("exited", 137)
         after = await operator.until(instance_id, "ready")
         assert after.endpoints == before.endpoints
@@ -143,8 +143,11 @@ async def test_the_agents_end_ends_no_instance_and_the_next_takes_them_up(
         assert await operator.told(instance_id) == ["booting", "ready"]
         os.kill(pids[0], signal.SIGKILL)  # it is watched, though it is nobody's child
         await eventually(lambda: _is_another(instance_id, pids[0]))
-        await operator.until(instance_id, "ready")
-        assert "failed" in await operator.told(instance_id)
+
+        async def is_told() -> bool:
+            return (await operator.told(instance_id))[-3:] == ["failed", "booting", "ready"]
+
+        await eventually(is_told, 20)  # the row may say "ready" as it was before
 
 
 async def test_without_the_control_plane_it_keeps_what_it_has_and_says_later_how_that_went(
