@@ -11,7 +11,7 @@ import pytest
 from keelson.events.app import AppRenamed
 from keelson.events.env import EnvConfigSet
 from keelson.query.feed import chunks, feed, metrics
-from keelson.service import streaming
+from keelson.service import server, streaming
 from support.database import Database
 from support.following import read_log, require_same
 from support.log import connected
@@ -262,7 +262,9 @@ async def test_f33_streams_end_with_their_place_when_the_service_stops(database:
 async def test_f33_who_does_not_read_does_not_hold_a_service_that_stops(
     database: Database, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By its stream alone; that its server would cut it off as well is another test's."""
     monkeypatch.setattr(feed, "LAST_SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server, "STALLED_S", 60)
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         async with served(database, feed_send_timeout_s=60, shutdown_grace_s=30) as reader:

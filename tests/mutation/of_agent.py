@@ -135,9 +135,6 @@ MUTANTS = (
         f"{_AGENT}/supervisor.py",
         "        self._driver.discard(self._instance.instance_id)\n",
         "",
-        (
-            "unit/agent/test_supervisor.py::test_it_ends_as_it_is_ordered",
-            "system/test_agent.py::test_f43_secrets_are_handed_over_and_nobody_else_hears_of_them",
-        ),
+        ("unit/agent/test_supervisor.py::test_it_ends_as_it_is_ordered",),
     ),
 )
