@@ -129,14 +129,20 @@ async def test_what_is_not_remembered_any_more_is_told_as_the_view_goes_on() -> 
     assert (mark.data["version"], mark.position) == (4, 6)
 
 
-async def test_what_a_view_had_before_it_stopped_is_told() -> None:
-    """The log brought a change, what the view cannot apply, and another change at once."""
+async def behind() -> tuple[Lagging, Watched]:
+    """Give a view that is at 5, and a stream that has shown that and heard of 7 and 9 at once."""
     view = Lagging(5, 7, 9)
     watched = Watched(view)
     watched.hear(5)
     view.move(5)
     assert await watched.begin() == 5
     watched.hear(7, 9)
+    return view, watched
+
+
+async def test_what_a_view_had_before_it_stopped_is_told() -> None:
+    """The log brought a change, what the view cannot apply, and another change at once."""
+    view, watched = await behind()
     view.move(7)
     assert version_of(await watched.told()) == 7
     assert await watched.told() is None
@@ -147,12 +153,7 @@ async def test_what_a_view_had_before_it_stopped_is_told() -> None:
 
 async def test_what_was_read_and_not_told_is_not_confirmed() -> None:
     """Where the view is not where it was said to be, what stands is what was told, as of when that was read."""
-    view = Lagging(5, 7, 9)
-    watched = Watched(view)
-    watched.hear(5)
-    view.move(5)
-    assert await watched.begin() == 5
-    watched.hear(7, 9)
+    view, watched = await behind()
     for position, version in ((6, None), (8, 7), (8, None), (9, 9)):
         view.move(position, said=9)
         assert version_of(await watched.told()) == version
